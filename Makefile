@@ -1,0 +1,62 @@
+# Everything works on a machine that has Python 3.11+, make and the package index, and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO_STORE := build/demo.db
+
+.DEFAULT_GOAL := help
+.PHONY: help setup protos run test lint format types docs lock clean
+
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+setup: $(INSTALLED) ## Make the virtual environment, with all tools and the generated stubs
+
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(shell find protos -name '*.proto')
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
+	@echo "setting up $(VENV) (once, about half a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+protos: $(INSTALLED) ## Compile protos/ into client/userprofile/v1 (setup does it too)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+
+run: $(INSTALLED) $(DEMO_STORE) ## Serve a few demo users on 127.0.0.1:50051
+	@echo 'Try, in another terminal:'
+	@echo '  $(BIN)/userprofile get johndoe'
+	@echo "  grpcurl -plaintext -d '{\"username\":\"johndoe\"}' localhost:50051 userprofile.v1.UserProfileService/GetUser"
+	@echo
+	@exec $(BIN)/userprofile-server serve --store sqlite:///$(DEMO_STORE) --listen 127.0.0.1:50051
+
+$(DEMO_STORE): demo/users.jsonl | $(INSTALLED)
+	@mkdir -p $(@D)
+	@$(BIN)/userprofile-server import demo/users.jsonl --store sqlite:///$@
+	@touch $@
+
+test: $(INSTALLED) ## Run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## Check style, and that README's tables are up to date
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(INSTALLED) ## Bring the code into its style
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+
+types: $(INSTALLED) ## Check types
+	@$(BIN)/mypy
+
+docs: $(INSTALLED) ## Write the README's tables anew from the code
+	@$(BIN)/python docs/update_readme.py
+
+lock: ## Choose all versions anew: the newest that pyproject.toml allows
+	@$(PYTHON) -m venv --clear build/lock
+	@build/lock/bin/python -m pip install --quiet --disable-pip-version-check '.[dev]'
+	@build/lock/bin/python -m pip freeze --exclude userprofile > constraints.txt
+
+clean: ## Remove everything that was made here
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache client/userprofile/v1/*_pb2*
+	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,60 @@
+"""Documents: the key of a user, and the way from a document's bytes to the public `User`.
+
+The layout is that of the FastAPI + Couchbase tutorial, so that its data works unchanged.
+"""
+
+from typing import Literal
+
+from pydantic import ValidationError
+
+from userprofile_server.errors import CorruptDocumentError
+from userprofile_server.models import USERPROFILE_DOC_TYPE, User
+
+_KEY_PREFIX = f"{USERPROFILE_DOC_TYPE}::"
+
+MAX_KEY_BYTES = 246
+"""The longest key that Couchbase takes inside a collection, in bytes."""
+
+MAX_USERNAME_BYTES = MAX_KEY_BYTES - len(_KEY_PREFIX)
+
+MAX_DOCUMENT_BYTES = 20 * 1024 * 1024
+"""The largest document that Couchbase takes, in bytes."""
+
+
+class _StoredUser(User):
+    """What the read path takes out of a document: the public fields, and the type to check it by."""
+
+    type: Literal["userprofile"] | None = None
+
+
+def document_key(username: str) -> str:
+    """Returns the key under which every store keeps the user's document."""
+    return _KEY_PREFIX + username
+
+
+def parse_user(username: str, document: bytes) -> User:
+    """Returns the public profile in `document`, which was stored under the key of `username`.
+
+    The hash never becomes a Python object here: the model has no field for it.
+
+    Raises:
+        CorruptDocumentError: it isn't JSON, not an object, has a field of a wrong type, another
+            `type` than a user profile's, or another username than its key.
+    """
+    try:
+        user = _StoredUser.model_validate_json(document)
+    except ValidationError as error:
+        problem = describe(error)
+    else:
+        if user.username == username:
+            return user
+        problem = "username: differs from the document's key"
+    # Raised out here because pydantic's error holds the document, hash included, and Python would
+    # hang it on ours as __context__ inside the except block.
+    raise CorruptDocumentError(problem)
+
+
+def describe(error: ValidationError) -> str:
+    """Says what is wrong with a document without a word out of it: `email: Input should be a valid string`."""
+    problems = error.errors(include_input=False, include_context=False, include_url=False)
+    return "; ".join(": ".join([*map(str, problem["loc"]), problem["msg"]]) for problem in problems)

@@ -1,0 +1,45 @@
+"""The errors that the domain knows. They know nothing of gRPC: `rpc/error_table.py` gives each its status.
+
+What `str()` says of them is for the operator's log. It never reaches a caller, and it never holds a
+username (personal data), a document or anything taken out of one.
+"""
+
+
+class DomainError(Exception):
+    """Base of every error that a store or the service raises on purpose."""
+
+
+class MalformedRequestError(DomainError):
+    """Raised when the bytes of a request are not the message that the method takes."""
+
+
+class InvalidUsernameError(DomainError):
+    """Raised when no user can have this name. The text says why without repeating it: the caller reads it."""
+
+
+class UserNotFoundError(DomainError):
+    """Raised when the store answered, and has no such user."""
+
+
+class CorruptDocumentError(DomainError):
+    """Raised when a user's document is there, but isn't a user profile. The text says what is wrong with its form."""
+
+
+class DeadlineExceededError(DomainError):
+    """Raised when the caller's own time is up."""
+
+
+class StoreError(DomainError):
+    """Base of what can go wrong with a store as a whole. The text says what, in words for an operator."""
+
+
+class StoreUnavailableError(StoreError):
+    """Raised when the store can't answer now and may well answer later."""
+
+
+class StoreTimeoutError(StoreError):
+    """Raised when the store didn't answer within the timeout that it was given."""
+
+
+class StoreMisconfiguredError(StoreError):
+    """Raised when the store can't answer until an operator changes something: address, credentials, file."""

@@ -1,0 +1,47 @@
+"""What every store can do. `tests/conformance` states the same as cases, and every store passes all of them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from userprofile_server.models import User
+
+
+class Document(NamedTuple):
+    """A user's document on its way into a store: JSON in UTF-8."""
+
+    username: str
+    content: bytes
+
+
+class UserStore(Protocol):
+    """One handle on a store, owned by one thread at a time.
+
+    Every timeout is in seconds and above zero. Every method raises only the domain's errors
+    (`userprofile_server.errors`), and none of them holds anything out of a document.
+    """
+
+    def get(self, username: str, *, timeout: float) -> User:
+        """Returns the public profile of `username`, which is a valid name already.
+
+        Raises:
+            UserNotFoundError: the store answered, and has no such user.
+            CorruptDocumentError: the document is there, but isn't a user profile.
+            StoreError: the store didn't answer.
+        """
+        ...
+
+    def put(self, documents: Sequence[Document], *, timeout: float) -> int:
+        """Stores all documents durably, in order, and returns how many took the place of an older one.
+
+        Raises:
+            StoreError: not all of them are stored for certain. Storing them again does no harm.
+        """
+        ...
+
+    def probe(self, *, timeout: float) -> None:
+        """Reads a key that nobody has used. Returns when the store has answered; raises StoreError if it hasn't."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of files and connections. Later calls raise StoreUnavailableError; closing again does nothing."""
+        ...

@@ -1,0 +1,202 @@
+"""The embedded store: one SQLite file, no server. Documents are kept as JSON under the keys of every other store."""
+
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+from userprofile_server.documents import document_key, parse_user
+from userprofile_server.errors import (
+    StoreError,
+    StoreMisconfiguredError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    UserNotFoundError,
+)
+from userprofile_server.models import User
+from userprofile_server.stores.base import Document, UserStore
+
+T = TypeVar("T")
+
+# Both stand in the file's header, so that we neither touch another application's database nor
+# misread one that a later version of ours has changed (https://www.sqlite.org/pragma.html).
+_APPLICATION_ID = 0x75_70_72_66
+_SCHEMA_VERSION = 1
+_SCHEMA = "CREATE TABLE userprofiles (key TEXT PRIMARY KEY NOT NULL, document TEXT NOT NULL)"
+
+_OPEN_TIMEOUT = 5.0
+_BUSY_PAUSE = 0.002
+
+# By primary result code (https://www.sqlite.org/rescode.html); any other means "try again later".
+_MISCONFIGURED = {
+    sqlite3.SQLITE_NOTADB: "is not a SQLite database",
+    sqlite3.SQLITE_CORRUPT: "is damaged",
+    sqlite3.SQLITE_READONLY: "is read-only",
+    sqlite3.SQLITE_CANTOPEN: "can't be opened: does its folder exist, and may this user write there?",
+    sqlite3.SQLITE_PERM: "can't be opened: this user may not",
+    sqlite3.SQLITE_AUTH: "can't be opened: this user may not",
+}
+_UNAVAILABLE = {
+    sqlite3.SQLITE_FULL: "can't grow: the disk is full",
+    sqlite3.SQLITE_IOERR: "can't be read or written: the disk reports an error",
+}
+
+
+def open_sqlite(url: str) -> UserStore:
+    """Opens `sqlite:///relative.db` or `sqlite:////absolute/path.db`, and makes the file if there is none."""
+    path = url.removeprefix("sqlite://")
+    if not path.startswith("/") or len(path) < 2 or "?" in path or "#" in path:
+        raise StoreMisconfiguredError(
+            "a SQLite store's URL is sqlite:///relative/path.db or sqlite:////absolute/path.db, nothing behind it"
+        )
+    return SQLiteUserStore(Path(path[1:]))
+
+
+class SQLiteUserStore:
+    """One connection to one database file, in WAL mode: readers go on reading while an import writes."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens or makes the file at `path`.
+
+        Raises:
+            StoreMisconfiguredError: not a database, another application's, a newer version's, read-only.
+            StoreUnavailableError: the disk is full or fails.
+            StoreTimeoutError: another process has kept the file locked for 5 seconds.
+        """
+        self._path = path
+        self._connection = self._guard(self._connect)
+        try:
+            self._guard(lambda: self._retry_while_locked(_OPEN_TIMEOUT, self._prepare))
+        except StoreError:
+            self._connection.close()
+            raise
+
+    def get(self, username: str, *, timeout: float) -> User:
+        """See `UserStore.get`."""
+        document = self._read(document_key(username), timeout)
+        if document is None:
+            raise UserNotFoundError
+        return parse_user(username, document)
+
+    def put(self, documents: Sequence[Document], *, timeout: float) -> int:
+        """See `UserStore.put`. One transaction: all of the documents are stored, or none is."""
+        return self._guard(lambda: self._retry_while_locked(timeout, lambda: self._write(documents)))
+
+    def probe(self, *, timeout: float) -> None:
+        """See `UserStore.probe`."""
+        self._read(f"probe::{secrets.token_hex(8)}", timeout)
+
+    def close(self) -> None:
+        """See `UserStore.close`."""
+        self._connection.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"file:{quote(str(self._path))}?mode=rwc",
+            uri=True,
+            timeout=0,  # waiting for a lock is ours, by each call's own timeout
+            isolation_level=None,  # transactions begin where the code says so
+            check_same_thread=False,  # opened and closed by one thread, used by another
+        )
+        connection.text_factory = bytes
+        return connection
+
+    def _prepare(self) -> None:
+        header = self._read_header()
+        if header == (0, 0) and self._is_empty():
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._in_transaction(self._create)
+            header = self._read_header()
+        application_id, version = header
+        if application_id != _APPLICATION_ID:
+            raise StoreMisconfiguredError(f"{self._path} is the database of another application")
+        if version > _SCHEMA_VERSION:
+            raise StoreMisconfiguredError(
+                f"{self._path} was made by a newer version of userprofile"
+                f" (schema {version}; this version knows {_SCHEMA_VERSION})"
+            )
+
+    def _read_header(self) -> tuple[int, int]:
+        return self._pragma("application_id"), self._pragma("user_version")
+
+    def _pragma(self, name: str) -> int:
+        value: int = self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+        return value
+
+    def _is_empty(self) -> bool:
+        return self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+
+    def _create(self) -> None:
+        if self._is_empty():  # else another worker was faster
+            self._connection.execute(_SCHEMA)
+            self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+
+    def _read(self, key: str, timeout: float) -> bytes | None:
+        try:
+            return self._select(key)
+        except sqlite3.Error:
+            # Only a read that failed pays for the guard and for looking at the clock.
+            return self._guard(lambda: self._retry_while_locked(timeout, lambda: self._select(key)))
+
+    def _select(self, key: str) -> bytes | None:
+        row = self._connection.execute("SELECT document FROM userprofiles WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def _write(self, documents: Sequence[Document]) -> int:
+        def write() -> int:
+            replaced = 0
+            for username, content in documents:
+                row = (content.decode(), document_key(username))
+                if self._connection.execute("UPDATE userprofiles SET document = ? WHERE key = ?", row).rowcount:
+                    replaced += 1
+                else:
+                    self._connection.execute("INSERT INTO userprofiles (document, key) VALUES (?, ?)", row)
+            return replaced
+
+        return self._in_transaction(write)
+
+    def _in_transaction(self, work: Callable[[], T]) -> T:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = work()
+            self._connection.execute("COMMIT")
+        except BaseException:  # Ctrl-C too
+            if self._connection.in_transaction:  # some errors have rolled back already
+                self._connection.execute("ROLLBACK")
+            raise
+        return result
+
+    @staticmethod
+    def _retry_while_locked(timeout: float, attempt: Callable[[], T]) -> T:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return attempt()
+            except sqlite3.OperationalError as error:
+                if _primary_code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise StoreTimeoutError("the database file is locked by another process")
+            time.sleep(min(_BUSY_PAUSE, left))
+
+    def _guard(self, attempt: Callable[[], T]) -> T:
+        """Runs `attempt` and turns what SQLite raises into the domain's errors."""
+        try:
+            return attempt()
+        except sqlite3.Error as error:
+            code = _primary_code(error)
+            name = getattr(error, "sqlite_errorname", type(error).__name__)
+            if code in _MISCONFIGURED:
+                raise StoreMisconfiguredError(f"{self._path} {_MISCONFIGURED[code]} ({name})") from error
+            problem = _UNAVAILABLE.get(code, "can't be used now")
+            raise StoreUnavailableError(f"{self._path} {problem} ({name})") from error
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    # Errors that Python's sqlite3 raises by itself (a closed connection) carry no code.
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF

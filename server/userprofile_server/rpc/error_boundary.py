@@ -1,0 +1,62 @@
+"""The stage that no exception passes: whatever is raised inside becomes a status from the error table."""
+
+import logging
+from typing import NoReturn
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from userprofile_server.errors import DomainError
+from userprofile_server.rpc import request_id
+from userprofile_server.rpc.error_table import ANSWERS, DOMAIN, UNEXPECTED, Answer
+from userprofile_server.rpc.handler import Handler
+
+_log = logging.getLogger(__name__)
+
+
+def with_error_boundary(handle: Handler) -> Handler:
+    """Answers errors by the table. Left alone, grpc would send any exception's text to the caller."""
+
+    def handle_within_boundary(request: object, context: grpc.ServicerContext) -> object:
+        try:
+            return handle(request, context)
+        except DomainError as error:
+            answer = ANSWERS.get(type(error), UNEXPECTED)
+            _log.log(answer.log_level, "%s: %s", answer.reason, error)
+            _abort(context, answer, error)
+        # BaseException: grpc would leave a call unanswered on SystemExit or a panic of a native module.
+        except BaseException as error:
+            if type(error) is Exception and context.code() is not None:  # type: ignore[attr-defined]
+                raise  # what context.abort() raises: the status is set already
+            _log.error("%s", UNEXPECTED.reason, exc_info=error)
+            _abort(context, UNEXPECTED, error)
+
+    return handle_within_boundary
+
+
+def _abort(context: grpc.ServicerContext, answer: Answer, error: BaseException) -> NoReturn:
+    current_id = request_id.current.get()
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=answer.reason, domain=DOMAIN),
+        error_details_pb2.RequestInfo(request_id=current_id),
+    ]
+    if answer.field is not None:
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=answer.field, description=str(error), reason=answer.reason
+        )
+        details.insert(1, error_details_pb2.BadRequest(field_violations=[violation]))
+    status = status_pb2.Status(code=answer.status.value[0], message=answer.message)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    metadata: list[tuple[str, str | bytes]] = [
+        (request_id.METADATA_KEY, current_id),
+        ("grpc-status-details-bin", status.SerializeToString()),
+    ]
+    if not answer.retry:
+        metadata.append(("grpc-retry-pushback-ms", "-1"))
+    context.set_trailing_metadata(tuple(metadata))
+    context.abort(answer.status, answer.message)

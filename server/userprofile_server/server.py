@@ -1,0 +1,95 @@
+"""The server: puts the parts together, starts them in order and takes them down in order."""
+
+import logging
+
+import grpc
+
+from userprofile_server.listen import ListenAddress
+from userprofile_server.rpc import health, pipeline
+from userprofile_server.rpc.health import Health
+from userprofile_server.rpc.reflection import Reflection
+from userprofile_server.service import UserProfileService
+from userprofile_server.settings import ServeSettings
+from userprofile_server.stores import open_store
+from userprofile_server.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+MAX_REQUEST_BYTES = 64 * 1024
+"""The largest request that is read, in bytes. grpc answers a larger one with RESOURCE_EXHAUSTED."""
+
+
+class UserProfileServer:
+    """One gRPC server process: `start`, later `stop`. Also a context manager that does both."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        """Builds everything; opens, binds and starts nothing."""
+        self._settings = settings
+        self._address = ListenAddress.parse(settings.listen)
+        self._workers = Workers(settings.workers, lambda: open_store(settings.store))
+        self._health = Health(pipeline.SERVICE_NAME)
+        self._reflection = Reflection(pipeline.SERVICE_NAME, health.SERVICE_NAME)
+        self._grpc = grpc.server(
+            self._workers.executor,
+            options=[
+                # Else a second server on the same port would start in silence and take half the calls.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+            ],
+        )
+        servicer = UserProfileService(self._workers.current_store, store_timeout=settings.store_timeout)
+        pipeline.add_user_profile_service(servicer, self._grpc)
+        self._health.add_to(self._grpc)
+        self._reflection.add_to(self._grpc)
+
+    def start(self) -> str:
+        """Opens the stores, then listens. Returns the address that it serves on, with the port that was bound.
+
+        Raises:
+            StoreError: the store can't be opened.
+            ListenError: the address can't be listened on.
+        """
+        try:
+            self._workers.open()
+            address = self._bind()
+            self._grpc.start()
+        except BaseException:
+            self.stop(grace=0)
+            raise
+        self._health.set_serving(True)
+        _log.info("serving on %s with %d workers", address, self._settings.workers)
+        return address
+
+    def stop(self, grace: float | None = None) -> None:
+        """Says NOT_SERVING, takes no new call, gives those in progress `grace` seconds, and closes everything.
+
+        `grace` is by default the configured one; calls that it doesn't suffice for are cancelled.
+        Calling it again, from another thread too, with a shorter grace cuts the first one short.
+        """
+        if grace is None:
+            grace = self._settings.drain_grace
+        self._health.drain()
+        stopped = self._grpc.stop(grace)
+        self._reflection.drain()
+        stopped.wait()
+        self._workers.close()
+        self._health.close()
+        self._reflection.close()
+
+    def __enter__(self) -> str:
+        """Starts, and returns the address."""
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        """Stops, with the configured grace."""
+        self.stop()
+
+    def _bind(self) -> str:
+        self._address.check_nobody_listens()
+        try:
+            port = self._grpc.add_insecure_port(str(self._address))
+        except RuntimeError:
+            raise self._address.explain_failure() from None
+        if self._address.port is None:
+            return str(self._address)
+        return str(ListenAddress(self._address.host, port))

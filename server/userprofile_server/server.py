@@ -1,6 +1,8 @@
 """The server: puts the parts together, starts them in order and takes them down in order."""
 
 import logging
+import threading
+import time
 
 import grpc
 
@@ -15,6 +17,8 @@ from userprofile_server.workers import Workers
 
 _log = logging.getLogger(__name__)
 
+_HOLD_SECONDS = 0.1
+
 MAX_REQUEST_BYTES = 64 * 1024
 """The largest request that is read, in bytes. grpc answers a larger one with RESOURCE_EXHAUSTED."""
 
@@ -25,6 +29,7 @@ class UserProfileServer:
     def __init__(self, settings: ServeSettings) -> None:
         """Builds everything; opens, binds and starts nothing."""
         self._settings = settings
+        self._draining = False
         self._address = ListenAddress.parse(settings.listen)
         self._workers = Workers(settings.workers, lambda: open_store(settings.store))
         self._health = Health(pipeline.SERVICE_NAME)
@@ -69,12 +74,24 @@ class UserProfileServer:
         if grace is None:
             grace = self._settings.drain_grace
         self._health.drain()
-        stopped = self._grpc.stop(grace)
+        stopped = self._stop_grpc(grace)
         self._reflection.drain()
         stopped.wait()
         self._workers.close()
         self._health.close()
         self._reflection.close()
+
+    def _stop_grpc(self, grace: float) -> threading.Event:
+        if grace == 0 or self._draining:
+            return self._grpc.stop(grace)
+        self._draining = True
+        # grpc cancels calls that have reached it, but that it hasn't handed to us yet, when it stops
+        # (https://github.com/grpc/grpc/issues/41785), and under load there are always some. So the
+        # answers wait for a moment: callers who wait for an answer send nothing new, what they have
+        # sent gets to us, and the answers reach them behind grpc's word that this connection is closing.
+        with self._workers.hold():
+            time.sleep(_HOLD_SECONDS)
+            return self._grpc.stop(grace)
 
     def __enter__(self) -> str:
         """Starts, and returns the address."""

@@ -1,8 +1,9 @@
 """The threads that answer calls, each with a store handle of its own: nothing is shared between them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from userprofile_server.stores import UserStore
 
@@ -43,6 +44,17 @@ class Workers:
         """Returns the handle of the worker thread that asks."""
         store: UserStore = self._own.store
         return store
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Lets the workers finish what they and the queue have, and keeps them from anything newer in the meantime."""
+        release = threading.Event()
+        for _ in range(self._count):
+            self.executor.submit(release.wait)
+        try:
+            yield
+        finally:
+            release.set()
 
     def close(self) -> None:
         """Waits for the calls that still run, at most their store timeout, then closes all handles."""

@@ -1,0 +1,99 @@
+"""The canary: the `hashed_password` of every document in these tests, which must never be seen again.
+
+The whole run is watched (see conftest.py): every response and its metadata, whatever a test or a
+process of its prints, every log record at every level, and every exception that `raises` catches.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+
+CANARY = "$argon2id$v=19$m=65536,t=3,p=4$Y2FuYXJ5$canary-that-nobody-may-ever-see"
+PASSWORD_CANARY = "password-canary-that-nobody-may-ever-see"
+
+_NEEDLE = "canary-that-nobody-may-ever-see"
+
+sightings: list[str] = []
+"""Where the canary was seen. Each test ends by asserting that this is empty."""
+
+
+def look(place: str, found: object) -> None:
+    """Notes a sighting if the canary is in `found`, which may be text, bytes, a message or an exception."""
+    if any(_NEEDLE in text for text in _texts(found)):
+        sightings.append(place)
+
+
+def _texts(found: object) -> Iterator[str]:
+    if isinstance(found, bytes):
+        yield found.decode("latin-1")
+    elif isinstance(found, Message):
+        yield found.SerializeToString().decode("latin-1")
+    elif isinstance(found, BaseException):
+        yield from _texts_of_exception(found)
+    else:
+        yield str(found)
+
+
+def _texts_of_exception(error: BaseException | None, seen: frozenset[int] = frozenset()) -> Iterator[str]:
+    if error is None or id(error) in seen:
+        return
+    seen |= {id(error)}
+    yield from (str(error), repr(error), repr(error.args), repr(getattr(error, "__dict__", {})))
+    errors = getattr(error, "errors", None)
+    if callable(errors):
+        yield repr(errors())
+    yield from _texts_of_exception(error.__cause__, seen)
+    yield from _texts_of_exception(error.__context__, seen)
+
+
+@contextmanager
+def raises(kind: type[BaseException], match: str | None = None) -> Iterator["pytest.ExceptionInfo[Any]"]:
+    """pytest.raises, which also looks for the canary in the exception, its chain and its `errors()`."""
+    with pytest.raises(kind, match=match) as caught:  # noqa: TID251, this is the one place
+        yield caught
+    look(f"exception {kind.__name__}", caught.value)
+
+
+class LogWatcher(logging.Handler):
+    """Looks at every record of every level, arguments and exception included."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        look(f"log record of {record.name}", record.getMessage())
+        if record.exc_info and record.exc_info[1]:
+            look(f"exception in a log record of {record.name}", record.exc_info[1])
+
+
+class ResponseWatcher(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Looks at every response, status and metadata that a client of these tests receives."""
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        call = continuation(details, request)
+        self._look_at(call)
+        if call.code() is grpc.StatusCode.OK:
+            look(f"response of {details.method}", call.result())
+        return call
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        call = continuation(details, request)
+        call.add_done_callback(self._look_at)
+        return call
+
+    @staticmethod
+    def _look_at(call: Any) -> None:
+        look("status message", call.details())
+        for key, value in [*(call.initial_metadata() or ()), *(call.trailing_metadata() or ())]:
+            look(f"metadata {key}", value)
+
+
+def watched(insecure_channel: Callable[..., grpc.Channel]) -> Callable[..., grpc.Channel]:
+    """Makes of grpc.insecure_channel one whose channels are watched."""
+
+    def insecure_channel_watched(*args: Any, **kwargs: Any) -> grpc.Channel:
+        return grpc.intercept_channel(insecure_channel(*args, **kwargs), ResponseWatcher())
+
+    return insecure_channel_watched

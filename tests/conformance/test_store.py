@@ -1,0 +1,234 @@
+"""What every store has to do. A new store joins with a Peer in `peers.py` and a line in the fixture below."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.canary import CANARY, raises
+from tests.conformance.peers import Peer, SQLitePeer
+from tests.support import document
+from userprofile_server.errors import CorruptDocumentError, StoreUnavailableError, UserNotFoundError
+from userprofile_server.models import User
+from userprofile_server.stores import Document, UserStore
+
+PEERS = {"sqlite": SQLitePeer}
+
+
+@pytest.fixture(params=PEERS)
+def peer(request: pytest.FixtureRequest, tmp_path: Path) -> Peer:
+    return PEERS[request.param](tmp_path)
+
+
+@pytest.fixture
+def store(peer: Peer) -> Iterator[UserStore]:
+    store = peer.open()
+    yield store
+    store.close()
+
+
+def get(store: UserStore, username: str) -> User:
+    return store.get(username, timeout=5)
+
+
+def put(store: UserStore, *documents: Document) -> int:
+    return store.put(documents, timeout=5)
+
+
+def johndoe(**fields: object) -> Document:
+    return Document("johndoe", document("johndoe", **fields))
+
+
+def public(user: User) -> tuple[object, ...]:
+    return user.username, user.email, user.full_name, user.disabled
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, (None, None, None)),
+        ({"email": None, "full_name": None, "disabled": None}, (None, None, None)),
+        ({"email": "", "full_name": "", "disabled": False}, ("", "", False)),
+        ({"email": "j@example.com", "full_name": "John", "disabled": True}, ("j@example.com", "John", True)),
+    ],
+    ids=["absent", "null", "empty", "set"],
+)
+def test_reads_the_public_fields_and_tells_absent_from_empty(
+    store: UserStore, fields: dict[str, object], expected: tuple[object, ...]
+) -> None:
+    put(store, johndoe(**fields))
+    assert public(get(store, "johndoe")) == ("johndoe", *expected)
+
+
+def test_what_it_returns_has_no_hash(store: UserStore) -> None:
+    put(store, johndoe())
+    user = get(store, "johndoe")
+    assert CANARY not in repr(user) + str(user.model_dump()) + repr(vars(user))
+
+
+def test_says_not_found(store: UserStore) -> None:
+    put(store, johndoe())
+    with raises(UserNotFoundError):
+        get(store, "nobody")
+
+
+def test_case_counts(store: UserStore) -> None:
+    put(store, johndoe())
+    with raises(UserNotFoundError):
+        get(store, "JohnDoe")
+
+
+@pytest.mark.parametrize("username", ["jürgen 🦊", "a/b:c::d%20'\"\\", "x" * 233, "é" * 116, " "])
+def test_any_valid_name_can_be_stored_and_read(store: UserStore, username: str) -> None:
+    put(store, Document(username, document(username)))
+    assert get(store, username).username == username
+
+
+def test_tolerates_other_fields_and_never_shows_them(store: UserStore) -> None:
+    put(store, johndoe(admin_roles=["superuser"], admin_channels={"a": [1, 2.5, None]}, email="j@example.com"))
+    assert public(get(store, "johndoe")) == ("johndoe", "j@example.com", None, None)
+
+
+def test_reads_a_document_with_a_megabyte_of_other_data(store: UserStore) -> None:
+    put(store, johndoe(avatar="x" * 1024 * 1024, email="j@example.com"))
+    assert get(store, "johndoe").email == "j@example.com"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"username": "johndoe", "hashed_password": "h"}',
+        b'{"username": "johndoe", "hashed_password": "h", "type": null}',
+        b'{"username": "johndoe"}',
+    ],
+    ids=["no type", "null type", "no hash"],
+)
+def test_reads_what_other_tools_have_left_out(peer: Peer, store: UserStore, content: bytes) -> None:
+    peer.plant("userprofile::johndoe", content)
+    assert get(store, "johndoe").username == "johndoe"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not json, but " + CANARY.encode(),
+        document("johndoe")[:-1],
+        document("johndoe") + b"}",
+        b"\xff\xfe" + document("johndoe"),
+        document("johndoe", full_name="x").replace(b'"x"', b'"\xff"'),
+        document("johndoe").replace(b"{", b'{"email": "\\ud800", ', 1),
+        b"[" + document("johndoe") + b"]",
+        b"null",
+        b'"' + CANARY.encode() + b'"',
+        b'{"hashed_password": "' + CANARY.encode() + b'"}',
+        document("johndoe", username=None),
+        document("johndoe", username=7),
+        document("somebody else"),
+        document("johndoe", type="order"),
+        document("johndoe", type=7),
+        document("johndoe", email=7),
+        document("johndoe", full_name=[CANARY]),
+        document("johndoe", disabled="yes"),
+        document("johndoe", disabled=1),
+    ],
+    ids=[
+        "empty", "text", "cut off", "trailing brace", "byte order mark", "not utf-8", "lone surrogate", "array",
+        "null", "string", "no username", "null username", "numeric username", "another username", "another type",
+        "numeric type", "numeric email", "list as name", "text as bool", "number as bool",
+    ],
+)  # fmt: skip
+def test_says_that_a_document_is_corrupt_without_a_word_out_of_it(peer: Peer, store: UserStore, content: bytes) -> None:
+    peer.plant("userprofile::johndoe", content)
+    with raises(CorruptDocumentError) as caught:
+        get(store, "johndoe")
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_one_corrupt_document_leaves_the_others_readable(peer: Peer, store: UserStore) -> None:
+    peer.plant("userprofile::broken", b"{")
+    put(store, johndoe())
+    with raises(CorruptDocumentError):
+        get(store, "broken")
+    assert get(store, "johndoe").username == "johndoe"
+
+
+def test_keeps_documents_to_the_byte_under_the_tutorials_key(peer: Peer, store: UserStore) -> None:
+    content = b'{ "type":"userprofile","username" : "johndoe", "hashed_password":"h", "n": 1.10, "x": 1e2 }'
+    put(store, Document("johndoe", content))
+    assert peer.stored("userprofile::johndoe") == content
+
+
+def test_put_says_how_many_it_replaced(store: UserStore) -> None:
+    assert put(store, johndoe(), Document("alice", document("alice"))) == 0
+    assert put(store, johndoe(email="new"), Document("bob", document("bob"))) == 1
+    assert get(store, "johndoe").email == "new"
+
+
+def test_put_keeps_the_last_of_two_documents_of_one_user(store: UserStore) -> None:
+    assert put(store, johndoe(email="first"), johndoe(email="second")) == 1
+    assert get(store, "johndoe").email == "second"
+
+
+def test_put_of_nothing_does_nothing(store: UserStore) -> None:
+    assert put(store) == 0
+
+
+def test_put_takes_many_documents_at_once(store: UserStore) -> None:
+    names = [f"user{n}" for n in range(2500)]
+    assert put(store, *(Document(name, document(name)) for name in names)) == 0
+    assert [get(store, name).username for name in names] == names
+
+
+def test_what_one_handle_has_put_another_reads(peer: Peer, store: UserStore) -> None:
+    other = peer.open()
+    try:
+        put(store, johndoe())
+        assert get(other, "johndoe").username == "johndoe"
+        put(other, johndoe(email="new"))
+        assert get(store, "johndoe").email == "new"
+    finally:
+        other.close()
+
+
+def test_handles_of_several_threads_read_and_write_at_once(peer: Peer, store: UserStore) -> None:
+    put(store, johndoe())
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        own = peer.open()
+        try:
+            for round_ in range(50):
+                name = f"user{number}-{round_}"
+                own.put([Document(name, document(name))], timeout=10)
+                assert get(own, name).username == name
+                assert get(own, "johndoe").username == "johndoe"
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            own.close()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_probe_returns_once_the_store_has_answered(store: UserStore) -> None:
+    store.probe(timeout=5)
+
+
+def test_a_closed_handle_says_that_it_is_unavailable(peer: Peer) -> None:
+    store = peer.open()
+    store.close()
+    store.close()
+    with raises(StoreUnavailableError):
+        get(store, "johndoe")
+    with raises(StoreUnavailableError):
+        put(store, johndoe())
+    with raises(StoreUnavailableError):
+        store.probe(timeout=5)

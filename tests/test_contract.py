@@ -1,0 +1,74 @@
+"""Promises about the contract and its way through the code that no single call shows."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+from google.protobuf.descriptor import Descriptor
+
+import userprofile
+from userprofile.v1 import user_profile_pb2 as pb
+from userprofile_server import errors
+from userprofile_server.rpc.error_boundary import with_error_boundary
+from userprofile_server.rpc.error_table import ANSWERS
+from userprofile_server.rpc.pipeline import STAGES
+from userprofile_server.rpc.request_id import with_request_id
+
+
+def messages() -> Iterator[Descriptor]:
+    for module in pkgutil.iter_modules(importlib.import_module("userprofile.v1").__path__, "userprofile.v1."):
+        if module.name.endswith("_pb2"):
+            yield from importlib.import_module(module.name).DESCRIPTOR.message_types_by_name.values()
+
+
+def test_no_message_has_a_field_for_a_secret() -> None:
+    fields = [f"{message.name}.{field.name}" for message in messages() for field in message.fields]
+    assert "User.username" in fields
+    assert [name for name in fields if "password" in name or "hash" in name or "secret" in name] == []
+
+
+def test_no_later_version_can_add_one_by_mistake() -> None:
+    from google.protobuf.descriptor_pb2 import DescriptorProto
+
+    user = DescriptorProto()
+    pb.User.DESCRIPTOR.CopyToProto(user)
+    assert set(user.reserved_name) == {"hashed_password", "password"}
+
+
+def test_optional_fields_have_presence() -> None:
+    fields = pb.User.DESCRIPTOR.fields_by_name
+    assert {name for name, field in fields.items() if field.has_presence} == {"email", "full_name", "disabled"}
+
+
+def test_the_stages_of_a_call_stand_in_this_order() -> None:
+    assert STAGES[:2] == (with_request_id, with_error_boundary)
+    assert [stage.__name__ for stage in STAGES[2:]] == ["_reject_malformed"]
+
+
+def test_every_error_of_the_domain_has_an_answer() -> None:
+    def leaves(kind: type[errors.DomainError]) -> Iterator[type[errors.DomainError]]:
+        if not kind.__subclasses__():
+            yield kind
+        for child in kind.__subclasses__():
+            yield from leaves(child)
+
+    assert {kind for kind in leaves(errors.DomainError) if kind.__module__ == errors.__name__} == set(ANSWERS)
+
+
+def test_reasons_are_unique_and_in_the_form_of_aip_193() -> None:
+    reasons = [answer.reason for answer in ANSWERS.values()]
+    assert len(set(reasons)) == len(reasons)
+    assert all(reason.replace("_", "").isalpha() and reason.isupper() for reason in reasons)
+
+
+def test_the_clients_public_names() -> None:
+    assert sorted(userprofile.__all__) == [
+        "CorruptProfileError",
+        "DeadlineExceededError",
+        "InvalidUsernameError",
+        "ServiceUnavailableError",
+        "User",
+        "UserNotFoundError",
+        "UserProfileClient",
+        "UserProfileError",
+    ]

@@ -4,9 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_STORE := build/demo.db
+# Tools of other languages, for their own targets only.
+GRPCURL := .tools/bin/grpcurl
+BUF := tools/node_modules/.bin/buf
 
 .DEFAULT_GOAL := help
-.PHONY: help setup protos run test lint format types docs lock clean
+.PHONY: help setup protos run test test-grpcurl test-package lint lint-protos format types docs lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -38,6 +41,22 @@ $(DEMO_STORE): demo/users.jsonl | $(INSTALLED)
 test: $(INSTALLED) ## Run the tests
 	@$(BIN)/python -m pytest
 
+test-grpcurl: $(INSTALLED) $(GRPCURL) ## Run the tests with the real grpcurl (needs Go)
+	@GRPCURL=$(abspath $(GRPCURL)) $(BIN)/python -m pytest tests/external/check_grpcurl.py
+
+test-package: $(INSTALLED) ## Build the wheel and the sdist, install and try them
+	@$(BIN)/python -m pytest tests/external/check_package.py
+
+$(GRPCURL):
+	@GOBIN=$(abspath $(@D)) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
+
+lint-protos: $(BUF) ## Lint the contract (needs Node)
+	@$(BUF) lint
+
+$(BUF): tools/package-lock.json
+	@npm ci --prefix tools --silent --no-audit --no-fund
+	@touch $@
+
 lint: $(INSTALLED) ## Check style, and that README's tables are up to date
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -58,5 +77,5 @@ lock: ## Choose all versions anew: the newest that pyproject.toml allows
 	@build/lock/bin/python -m pip freeze --exclude userprofile > constraints.txt
 
 clean: ## Remove everything that was made here
-	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache client/userprofile/v1/*_pb2*
+	@rm -rf $(VENV) .tools tools/node_modules build dist .mypy_cache .pytest_cache .ruff_cache client/userprofile/v1/*_pb2*
 	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,231 @@
+"""`userprofile-server import`, run as a process, and what can be read afterwards."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import argon2
+import pytest
+
+from tests.canary import CANARY, PASSWORD_CANARY
+from tests.conformance.peers import SQLitePeer
+from tests.support import BIN, eventually, run
+from userprofile_server.importing import Import, bounded_lines
+from userprofile_server.stores import open_store
+
+Rows = Callable[..., Path]
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> SQLitePeer:
+    peer = SQLitePeer(tmp_path)
+    peer.open().close()
+    return peer
+
+
+def import_(path: object, peer: SQLitePeer, *args: str, **kwargs: Any) -> "subprocess.CompletedProcess[str]":
+    return run("userprofile-server", "import", path, "--store", peer.url, *args, **kwargs)
+
+
+def stored(peer: SQLitePeer, username: str) -> Any:
+    content = peer.stored(f"userprofile::{username}")
+    return None if content is None else json.loads(content)
+
+
+def row(username: str = "johndoe", **fields: object) -> dict[str, object]:
+    return {"username": username, "hashed_password": CANARY, **fields}
+
+
+def test_a_hash_is_stored_as_it_is_and_the_type_added(peer: SQLitePeer, rows: Rows) -> None:
+    done = import_(rows(row(email="j@example.com")), peer)
+    assert (done.returncode, done.stdout) == (0, "1 user imported (0 replaced an older one), 0 rows rejected\n")
+    assert done.stderr == ""
+    assert stored(peer, "johndoe") == row(email="j@example.com", type="userprofile")
+
+
+def test_a_password_is_hashed_and_not_stored(peer: SQLitePeer, rows: Rows) -> None:
+    assert import_(rows({"username": "johndoe", "password": PASSWORD_CANARY}), peer).returncode == 0
+    document = stored(peer, "johndoe")
+    assert document.keys() == {"username", "hashed_password", "type"}
+    assert document["hashed_password"].startswith("$argon2id$")
+    assert argon2.PasswordHasher().verify(document["hashed_password"], PASSWORD_CANARY)
+
+
+def test_an_exported_document_moves_unchanged_to_the_byte(peer: SQLitePeer, rows: Rows) -> None:
+    line = (
+        b'{"type": "userprofile",  "username":"johndoe", "hashed_password": "h", "n":1.10, '
+        b'"admin_roles": ["a"], "email": null, "text": "\\u00e9"}'
+    )
+    done = import_(rows(line, row("alice", admin_roles=[], emial="typo")), peer)
+    assert peer.stored("userprofile::johndoe") == line
+    assert "check them for typos: admin_roles (2 rows), n (1 row), text (1 row), emial (1 row)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b"not json", "not JSON: Expecting value at column 1"),
+        (b'{"username": "a"', "not JSON"),
+        (b'["a"]', "not a JSON object"),
+        (b"null", "not a JSON object"),
+        (b'{"username": "\xff", "hashed_password": "h"}', "not UTF-8"),
+        (b'{"username": "a", "username": "b", "hashed_password": "h"}', "a field stands there twice"),
+        (b'{"username": "a", "hashed_password": "h", "n": NaN}', "NaN is not a number in JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"username": "a", "hashed_password": "h", "n": ' + b"[" * 500 + b"]" * 500 + b"}", "recursion limit"),
+        (b'{"username": "a", "hashed_password": "h", "n": ' + b"1" * 5000 + b"}", "not JSON that can be kept"),
+        (b'{"username": "a", "hashed_password": "h", "n": 1e999}', "a number out of range"),
+        (b'{"username": "a", "hashed_password": "h", "x": "\\ud800"}', "valid Unicode"),
+        (b'{"username": "\\ud800", "hashed_password": "h"}', "username: must be valid Unicode"),
+        (b'{"username": "a", "password": "\\ud800"}', "password: must be valid Unicode"),
+        (row(type="order"), "type: Input should be 'userprofile'"),
+        (row(type=None), "type: Input should be 'userprofile'"),
+        (row(disabled="yes"), "disabled: Input should be a valid boolean"),
+        (row(email=7), "email: Input should be a valid string"),
+        ({"hashed_password": CANARY}, "username: Field required"),
+        (row(username=None), "username: Input should be a valid string"),
+        (row(username=""), "username: must not be empty"),
+        (row(username="a\nb"), "username: must not contain control characters"),
+        (row(username="x" * 234), "username: must not be longer than 233 bytes"),
+        ({"username": "a"}, "needs either password or hashed_password"),
+        ({"username": "a", "password": None}, "needs either password or hashed_password"),
+        (row(password=PASSWORD_CANARY), "needs either password or hashed_password, not both"),
+        ({"username": "a", "password": ""}, "password: must be a text, and not empty"),
+        ({"username": "a", "password": 7}, "password: must be a text, and not empty"),
+        ({"username": "a", "hashed_password": ""}, "hashed_password: must not be empty"),
+        ({"username": "a", "hashed_password": [CANARY]}, "hashed_password: Input should be a valid string"),
+    ],
+)
+def test_a_bad_row_is_reported_and_does_not_stop_the_others(
+    peer: SQLitePeer, rows: Rows, bad: object, reason: str
+) -> None:
+    done = import_(rows(row("first"), bad, row("last")), peer)
+    assert done.returncode == 1
+    assert done.stderr.startswith("line 2: ")
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout.startswith("2 users imported (0 replaced an older one), 1 row rejected\n")
+    assert stored(peer, "first")
+    assert stored(peer, "last")
+
+
+def test_a_line_larger_than_any_store_takes_is_rejected_and_skipped(peer: SQLitePeer, rows: Rows) -> None:
+    done = import_(rows(row("first"), row("big", padding="x" * 21 * 1024 * 1024), row("last")), peer)
+    assert done.stderr == "line 2: longer than 20971520 bytes\n"
+    assert done.returncode == 1
+    assert stored(peer, "last")
+
+
+def test_blank_lines_windows_line_ends_and_a_byte_order_mark_are_no_mistakes(peer: SQLitePeer) -> None:
+    text = b"\xef\xbb\xbf" + json.dumps(row("first")).encode() + b"\r\n\r\n   \n" + json.dumps(row("last")).encode()
+    done = import_("-", peer, stdin=text)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (
+        0,
+        "2 users imported (0 replaced an older one), 0 rows rejected",
+    )
+    assert stored(peer, "last")
+
+
+def test_nothing_to_import_is_fine(peer: SQLitePeer) -> None:
+    done = import_("-", peer, stdin=b"")
+    assert (done.returncode, done.stdout) == (0, "0 users imported (0 replaced an older one), 0 rows rejected\n")
+
+
+def test_importing_again_replaces(peer: SQLitePeer, rows: Rows) -> None:
+    import_(rows(row(email="old")), peer)
+    done = import_(rows(row(email="new"), row("alice")), peer)
+    assert done.stdout.startswith("2 users imported (1 replaced an older one)")
+    assert stored(peer, "johndoe")["email"] == "new"
+
+
+def test_a_dry_run_checks_everything_and_stores_nothing(tmp_path: Path, rows: Rows) -> None:
+    path = tmp_path / "never.db"
+    file = rows(row(), {"username": "alice", "password": PASSWORD_CANARY}, b"bad")
+    done = run("userprofile-server", "import", file, "--dry-run", "--store", f"sqlite:///{path}")
+    assert (done.returncode, done.stdout) == (1, "2 users could be imported, 1 row rejected\n")
+    assert not path.exists()
+
+
+def test_a_store_that_cannot_be_opened_is_said_in_a_line(tmp_path: Path, rows: Rows) -> None:
+    done = run("userprofile-server", "import", rows(row()), "--store", f"sqlite:///{tmp_path}/missing/users.db")
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == "0 users imported (0 replaced an older one), 0 rows rejected\n"
+
+
+def test_a_missing_file_is_said_in_a_line(peer: SQLitePeer) -> None:
+    done = import_("missing.jsonl", peer)
+    assert done.returncode == 2
+    assert "No such file" in done.stderr
+
+
+def test_what_is_reported_as_imported_survives_an_interrupt(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'users.db'}"
+    process = subprocess.Popen(
+        [BIN / "userprofile-server", "import", "-", "--store", url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    for number in range(2500):
+        process.stdin.write(json.dumps(row(f"user{number}")).encode() + b"\n")
+    process.stdin.flush()
+
+    def count() -> int:
+        store = open_store(url)
+        found = 0
+        for number in (999, 1999):
+            try:
+                store.get(f"user{number}", timeout=5)
+                found += 1
+            except Exception:
+                break
+        store.close()
+        return found
+
+    eventually(lambda: count() == 2, "two batches are stored", timeout=30)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert stderr == b"interrupted\n"
+    imported = int(stdout.split()[0])
+    assert imported >= 1000
+    store = open_store(url)
+    for number in range(imported):
+        assert store.get(f"user{number}", timeout=5)
+    store.close()
+
+
+def test_rows_that_take_long_to_hash_are_stored_before_the_batch_is_full(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    puts: list[int] = []
+
+    class Store:
+        def put(self, documents: list[object], *, timeout: float) -> int:
+            puts.append(len(documents))
+            return 0
+
+    job = Import(report=print, advance=lambda _size: None)
+    job.run([json.dumps(row(f"user{number}")).encode() for number in range(3)], Store())  # type: ignore[arg-type]
+    assert sum(puts) == 3
+    assert len(puts) >= 3
+
+
+def test_progress_counts_every_byte_of_the_file(store_url: str, rows: Rows) -> None:
+    path = rows(*(row(f"user{number}") for number in range(2500)), b"bad")
+    seen: list[int] = []
+    store = open_store(store_url)
+    with path.open("rb") as file:
+        Import(report=lambda _line: None, advance=seen.append).run(bounded_lines(file), store)
+    store.close()
+    assert len(seen) >= 3
+    assert sum(seen) == path.stat().st_size

@@ -1,0 +1,147 @@
+"""The SQLite store's own ways to fail. What every store must do is in tests/conformance."""
+
+import os
+import resource
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.canary import raises
+from tests.support import document
+from userprofile_server.errors import StoreMisconfiguredError, StoreTimeoutError, StoreUnavailableError
+from userprofile_server.stores import Document, open_store
+
+JOHNDOE = [Document("johndoe", document("johndoe"))]
+
+
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def make(path: Path, *statements: str) -> Path:
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["", "users.db", "sqlite:", "sqlite://", "sqlite:///", "sqlite://users.db", "sqlite:///a.db?mode=ro", "redis://x"],
+)
+def test_a_url_that_is_none_is_refused(bad: str) -> None:
+    with raises(StoreMisconfiguredError, match="URL"):
+        open_store(bad)
+
+
+def test_a_relative_path_is_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_store("sqlite:///a b%20c.db").close()
+    assert (tmp_path / "a b%20c.db").exists()
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with raises(StoreMisconfiguredError, match=r"missing/users\.db can't be opened: does its folder exist"):
+        open_store(url(tmp_path / "missing" / "users.db"))
+
+
+def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "users.db"
+    path.write_bytes(b"certainly not a database\n" * 100)
+    before = path.read_bytes()
+    with raises(StoreMisconfiguredError, match="is not a SQLite database"):
+        open_store(url(path))
+    assert path.read_bytes() == before
+
+
+def test_another_applications_database_is_left_as_it_is(tmp_path: Path) -> None:
+    path = make(tmp_path / "users.db", "CREATE TABLE orders (id)")
+    before = path.read_bytes()
+    with raises(StoreMisconfiguredError, match="another application"):
+        open_store(url(path))
+    assert path.read_bytes() == before
+
+
+def test_a_newer_versions_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "users.db"
+    open_store(url(path)).close()
+    make(path, "PRAGMA user_version = 2")
+    with raises(StoreMisconfiguredError, match="newer version of userprofile"):
+        open_store(url(path))
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Root may write anywhere; for a moment, be somebody who may not."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_read_only_file_is_named(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed to others
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "users.db"
+        make(path, "VACUUM")
+        path.chmod(0o444)
+        Path(folder).chmod(0o555)
+        with without_privileges(), raises(StoreMisconfiguredError, match="read-only"):
+            open_store(url(path))
+        Path(folder).chmod(0o755)
+
+
+def test_a_full_disk_loses_nothing_that_was_stored(tmp_path: Path) -> None:
+    path = tmp_path / "users.db"
+    store = open_store(url(path))
+    store.put(JOHNDOE, timeout=5)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name("users.db-wal").stat().st_size + 4096, hard))
+    try:
+        with raises(StoreUnavailableError, match="disk"):
+            store.put([Document("big", document("big", padding="x" * 1_000_000))], timeout=5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert store.get("johndoe", timeout=5).username == "johndoe"
+    store.put([Document("big", document("big"))], timeout=5)
+    assert store.get("big", timeout=5).username == "big"
+    store.close()
+
+
+def test_a_write_waits_for_another_writer_no_longer_than_its_timeout_and_a_read_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "users.db"
+    store = open_store(url(path))
+    store.put(JOHNDOE, timeout=5)
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    with raises(StoreTimeoutError, match="locked"):
+        store.put(JOHNDOE, timeout=0.05)
+    assert store.get("johndoe", timeout=0.001).username == "johndoe"
+    writer.execute("ROLLBACK")
+    writer.close()
+    assert store.put(JOHNDOE, timeout=5) == 1
+    store.close()
+
+
+def test_an_interrupted_put_stores_nothing(tmp_path: Path) -> None:
+    store = open_store(url(tmp_path / "users.db"))
+
+    class Interrupting(list[Document]):
+        def __iter__(self) -> Iterator[Document]:
+            yield from JOHNDOE
+            raise KeyboardInterrupt
+
+    with raises(KeyboardInterrupt):
+        store.put(Interrupting(), timeout=5)
+    assert store.put(JOHNDOE, timeout=5) == 0
+    store.close()

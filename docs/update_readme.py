@@ -5,8 +5,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic_core import PydanticUndefined
-
 from userprofile_server.rpc.error_table import ANSWERS, UNEXPECTED
 from userprofile_server.settings import ServeSettings, environment_variable, flag
 
@@ -17,8 +15,9 @@ def settings_table() -> str:
     """One row for each setting."""
     rows = ["| flag | environment | default | meaning |", "| --- | --- | --- | --- |"]
     for name, field in ServeSettings.model_fields.items():
-        default = "" if field.default in (None, PydanticUndefined) else f"`{field.default}`"
-        rows.append(f"| `{flag(name)}` | `{environment_variable(name)}` | {default} | {field.description} |")
+        option = f"`{flag(name)}`" if flag(name) else "none, it is a secret"
+        default = "" if field.default is None else f"`{field.default}`"
+        rows.append(f"| {option} | `{environment_variable(name)}` | {default} | {field.description} |")
     return "\n".join(rows)
 
 

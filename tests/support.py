@@ -19,7 +19,8 @@ from userprofile.v1 import user_profile_pb2 as pb
 from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
 from userprofile_server.errors import UserNotFoundError
 from userprofile_server.models import User
-from userprofile_server.stores import Document, open_store
+from userprofile_server.settings import StoreSettings
+from userprofile_server.stores import Document, UserStore, open_store
 
 BIN = Path(sys.executable).parent
 GET_USER = "/userprofile.v1.UserProfileService/GetUser"
@@ -31,9 +32,14 @@ def document(username: str, /, **fields: object) -> bytes:
     return json.dumps(stored, ensure_ascii=False).encode()
 
 
+def open_url(url: str) -> UserStore:
+    """Opens a store by its URL alone."""
+    return open_store(StoreSettings(store=url))
+
+
 def documents_in(store_url: str, users: Mapping[str, Mapping[str, object]]) -> None:
     """Puts a document for each user into the store."""
-    store = open_store(store_url)
+    store = open_url(store_url)
     store.put([Document(name, document(name, **fields)) for name, fields in users.items()], timeout=5)
     store.close()
 

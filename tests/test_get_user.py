@@ -10,7 +10,7 @@ import pytest
 from google.rpc import error_details_pb2
 
 from tests.canary import raises
-from tests.support import CallError, GetUser, ScriptedStore
+from tests.support import CallError, GetUser, ScriptedStore, open_url
 from userprofile_server import errors, stores
 from userprofile_server.rpc.error_boundary import with_error_boundary
 from userprofile_server.server import MAX_REQUEST_BYTES, UserProfileServer
@@ -125,7 +125,7 @@ def test_oversized_request_is_refused_by_grpc(get_user: GetUser) -> None:
     ids=["not json", "array", "no username", "wrong type of field", "another type", "another username"],
 )
 def test_corrupt_document_is_data_loss(user_store_url: str, get_user: GetUser, content: bytes) -> None:
-    store = stores.open_store(user_store_url)
+    store = open_url(user_store_url)
     store.put([stores.Document("johndoe", content)], timeout=5)
     store.close()
     error = get_user.error("johndoe")

@@ -13,9 +13,8 @@ import pytest
 
 from tests.canary import CANARY, PASSWORD_CANARY
 from tests.conformance.peers import SQLitePeer
-from tests.support import BIN, eventually, run
+from tests.support import BIN, eventually, open_url, run
 from userprofile_server.importing import Import, bounded_lines
-from userprofile_server.stores import open_store
 
 Rows = Callable[..., Path]
 
@@ -178,7 +177,7 @@ def test_what_is_reported_as_imported_survives_an_interrupt(tmp_path: Path) -> N
     process.stdin.flush()
 
     def count() -> int:
-        store = open_store(url)
+        store = open_url(url)
         found = 0
         for number in (999, 1999):
             try:
@@ -196,7 +195,7 @@ def test_what_is_reported_as_imported_survives_an_interrupt(tmp_path: Path) -> N
     assert stderr == b"interrupted\n"
     imported = int(stdout.split()[0])
     assert imported >= 1000
-    store = open_store(url)
+    store = open_url(url)
     for number in range(imported):
         assert store.get(f"user{number}", timeout=5)
     store.close()
@@ -223,7 +222,7 @@ def test_rows_that_take_long_to_hash_are_stored_before_the_batch_is_full(
 def test_progress_counts_every_byte_of_the_file(store_url: str, rows: Rows) -> None:
     path = rows(*(row(f"user{number}") for number in range(2500)), b"bad")
     seen: list[int] = []
-    store = open_store(store_url)
+    store = open_url(store_url)
     with path.open("rb") as file:
         Import(report=lambda _line: None, advance=seen.append).run(bounded_lines(file), store)
     store.close()

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.canary import raises
-from tests.support import document
+from tests.support import document, open_url
 from userprofile_server.errors import StoreMisconfiguredError, StoreTimeoutError, StoreUnavailableError
-from userprofile_server.stores import Document, open_store
+from userprofile_server.stores import Document
 
 JOHNDOE = [Document("johndoe", document("johndoe"))]
 
@@ -37,18 +37,18 @@ def make(path: Path, *statements: str) -> Path:
 )
 def test_a_url_that_is_none_is_refused(bad: str) -> None:
     with raises(StoreMisconfiguredError, match="URL"):
-        open_store(bad)
+        open_url(bad)
 
 
 def test_a_relative_path_is_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    open_store("sqlite:///a b%20c.db").close()
+    open_url("sqlite:///a b%20c.db").close()
     assert (tmp_path / "a b%20c.db").exists()
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with raises(StoreMisconfiguredError, match=r"missing/users\.db can't be opened: does its folder exist"):
-        open_store(url(tmp_path / "missing" / "users.db"))
+        open_url(url(tmp_path / "missing" / "users.db"))
 
 
 def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
     path.write_bytes(b"certainly not a database\n" * 100)
     before = path.read_bytes()
     with raises(StoreMisconfiguredError, match="is not a SQLite database"):
-        open_store(url(path))
+        open_url(url(path))
     assert path.read_bytes() == before
 
 
@@ -64,16 +64,16 @@ def test_another_applications_database_is_left_as_it_is(tmp_path: Path) -> None:
     path = make(tmp_path / "users.db", "CREATE TABLE orders (id)")
     before = path.read_bytes()
     with raises(StoreMisconfiguredError, match="another application"):
-        open_store(url(path))
+        open_url(url(path))
     assert path.read_bytes() == before
 
 
 def test_a_newer_versions_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "users.db"
-    open_store(url(path)).close()
+    open_url(url(path)).close()
     make(path, "PRAGMA user_version = 2")
     with raises(StoreMisconfiguredError, match="newer version of userprofile"):
-        open_store(url(path))
+        open_url(url(path))
 
 
 @contextmanager
@@ -97,13 +97,13 @@ def test_a_read_only_file_is_named(tmp_path: Path) -> None:
         path.chmod(0o444)
         Path(folder).chmod(0o555)
         with without_privileges(), raises(StoreMisconfiguredError, match="read-only"):
-            open_store(url(path))
+            open_url(url(path))
         Path(folder).chmod(0o755)
 
 
 def test_a_full_disk_loses_nothing_that_was_stored(tmp_path: Path) -> None:
     path = tmp_path / "users.db"
-    store = open_store(url(path))
+    store = open_url(url(path))
     store.put(JOHNDOE, timeout=5)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name("users.db-wal").stat().st_size + 4096, hard))
@@ -120,7 +120,7 @@ def test_a_full_disk_loses_nothing_that_was_stored(tmp_path: Path) -> None:
 
 def test_a_write_waits_for_another_writer_no_longer_than_its_timeout_and_a_read_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "users.db"
-    store = open_store(url(path))
+    store = open_url(url(path))
     store.put(JOHNDOE, timeout=5)
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
@@ -134,7 +134,7 @@ def test_a_write_waits_for_another_writer_no_longer_than_its_timeout_and_a_read_
 
 
 def test_an_interrupted_put_stores_nothing(tmp_path: Path) -> None:
-    store = open_store(url(tmp_path / "users.db"))
+    store = open_url(url(tmp_path / "users.db"))
 
     class Interrupting(list[Document]):
         def __iter__(self) -> Iterator[Document]:

@@ -1,4 +1,4 @@
-"""The operators' command line: `userprofile-server serve` and `userprofile-server import`."""
+"""The operators' command line: `userprofile-server serve`, `import` and `check`."""
 
 import logging
 import queue
@@ -10,11 +10,13 @@ from typing import Any, BinaryIO
 import click
 
 from userprofile_server import logs
+from userprofile_server.check import check as check_store
 from userprofile_server.errors import StoreError
 from userprofile_server.importing import Import, bounded_lines
 from userprofile_server.listen import ListenError
+from userprofile_server.options import load, options
 from userprofile_server.server import UserProfileServer
-from userprofile_server.settings import ServeSettings, StoreSettings, load, options
+from userprofile_server.settings import ServeSettings, StoreSettings
 from userprofile_server.stores import open_store
 
 _log = logging.getLogger(__name__)
@@ -75,6 +77,23 @@ def serve(**values: Any) -> None:
     _log.info("stopped")
 
 
+@cli.command()
+@options(StoreSettings)
+def check(**values: Any) -> None:
+    """Connect to the store, read from it, and say in plain words what is wrong.
+
+    Exit status: 0 if the store answers, 2 for a wrong option, 3 if it doesn't.
+    """
+    settings = load(StoreSettings, values)
+    try:
+        for line in check_store(settings):
+            click.echo(line)
+    except StoreError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+    click.echo("ok")
+
+
 @cli.command("import")
 @click.argument("file", type=click.File("rb"))
 @options(StoreSettings)
@@ -103,7 +122,7 @@ def import_(file: BinaryIO, dry_run: bool, **values: Any) -> None:
             if dry_run:
                 job.run(bounded_lines(file), store=None)
             else:
-                store = open_store(settings.store)
+                store = open_store(settings)
                 try:
                     job.run(bounded_lines(file), store)
                 finally:

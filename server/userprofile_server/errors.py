@@ -43,3 +43,8 @@ class StoreTimeoutError(StoreError):
 
 class StoreMisconfiguredError(StoreError):
     """Raised when the store can't answer until an operator changes something: address, credentials, file."""
+
+    def __init__(self, message: str = "", *, permanent: bool = False) -> None:
+        """`permanent` says that the mistake is this process's own (a URL, a path): no waiting will mend it."""
+        super().__init__(message)
+        self.permanent = permanent

@@ -7,6 +7,7 @@ import time
 import grpc
 
 from userprofile_server.listen import ListenAddress
+from userprofile_server.readiness import Readiness
 from userprofile_server.rpc import health, pipeline
 from userprofile_server.rpc.health import Health
 from userprofile_server.rpc.reflection import Reflection
@@ -16,6 +17,9 @@ from userprofile_server.stores import open_store
 from userprofile_server.workers import Workers
 
 _log = logging.getLogger(__name__)
+
+_OPEN_SECONDS = 5.0
+"""How long `start` waits for the stores before it listens without them."""
 
 _HOLD_SECONDS = 0.1
 
@@ -31,8 +35,16 @@ class UserProfileServer:
         self._settings = settings
         self._draining = False
         self._address = ListenAddress.parse(settings.listen)
-        self._workers = Workers(settings.workers, lambda: open_store(settings.store))
+        self._workers = Workers(
+            settings.workers,
+            lambda: open_store(settings),
+            probe_timeout=settings.store_timeout,
+            share_handle=settings.share_handle,
+        )
         self._health = Health(pipeline.SERVICE_NAME)
+        self._readiness = Readiness(
+            self._workers.answered_at, unready_after=settings.unready_after, tell=self._health.set_serving
+        )
         self._reflection = Reflection(pipeline.SERVICE_NAME, health.SERVICE_NAME)
         self._grpc = grpc.server(
             self._workers.executor,
@@ -50,18 +62,21 @@ class UserProfileServer:
     def start(self) -> str:
         """Opens the stores, then listens. Returns the address that it serves on, with the port that was bound.
 
+        A store that can't be reached now doesn't keep it from listening: calls are answered by
+        UNAVAILABLE, and health says NOT_SERVING, until the store is there.
+
         Raises:
-            StoreError: the store can't be opened.
+            StoreMisconfiguredError: no waiting would help; the mistake is in the settings.
             ListenError: the address can't be listened on.
         """
         try:
-            self._workers.open()
+            self._workers.open(_OPEN_SECONDS)
             address = self._bind()
             self._grpc.start()
         except BaseException:
             self.stop(grace=0)
             raise
-        self._health.set_serving(True)
+        self._readiness.start()
         _log.info("serving on %s with %d workers", address, self._settings.workers)
         return address
 
@@ -73,6 +88,7 @@ class UserProfileServer:
         """
         if grace is None:
             grace = self._settings.drain_grace
+        self._readiness.stop()
         self._health.drain()
         stopped = self._stop_grpc(grace)
         self._reflection.drain()

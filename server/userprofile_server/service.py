@@ -8,7 +8,7 @@ from userprofile.v1 import user_profile_pb2 as pb
 from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
 from userprofile_server.errors import DeadlineExceededError, StoreTimeoutError
 from userprofile_server.models import User
-from userprofile_server.stores import UserStore
+from userprofile_server.stores import UserReader
 from userprofile_server.users import get_user
 
 DEADLINE_MARGIN = 0.005
@@ -18,7 +18,7 @@ DEADLINE_MARGIN = 0.005
 class UserProfileService(pb_grpc.UserProfileServiceServicer):
     """Answers the calls of `userprofile.v1.UserProfileService`. Raises the domain's errors."""
 
-    def __init__(self, current_store: Callable[[], UserStore], *, store_timeout: float) -> None:
+    def __init__(self, current_store: Callable[[], UserReader], *, store_timeout: float) -> None:
         """Takes a function that returns the calling thread's store, and the most seconds a call may wait for it."""
         self._current_store = current_store
         self._store_timeout = store_timeout

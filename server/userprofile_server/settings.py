@@ -1,32 +1,64 @@
-"""Every setting: its flag, environment variable, default and meaning, stated once.
+"""Every setting: its default, its meaning and what is allowed, stated once.
 
-The fields below are the source of the flags (`--drain-grace`), of the environment variables
-(`USERPROFILE_DRAIN_GRACE`), of `--help` and of the tables in the README.
+The fields are the source of the flags (`--drain-grace`), of the environment variables
+(`USERPROFILE_DRAIN_GRACE`), of `--help` and of the tables in the README; `options.py` makes the first three of them.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-import click
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic.config import JsonDict
 
 from userprofile_server.listen import ListenAddress
 
-C = TypeVar("C", bound=Callable[..., Any])
-S = TypeVar("S", bound=BaseModel)
-
 Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+ENVIRONMENT_ONLY: JsonDict = {"environment_only": True}
+"""Marks a secret: no flag, because every user of a machine can read the flags of all processes."""
 
 
 class StoreSettings(BaseModel):
-    """Where the users are."""
+    """Where the users are, and how to get there."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     store: str = Field(
         "sqlite:///userprofile.db",
-        description="The store's URL: sqlite:///relative.db or sqlite:////absolute/path.db.",
+        description=(
+            "The store's URL: sqlite:///relative.db, sqlite:////absolute/path.db or"
+            " couchbase://host1,host2/bucket?scope=…&collection=… (couchbases:// with TLS)."
+        ),
     )
+    couchbase_username: str | None = Field(None, description="The user to connect as.")
+    couchbase_password: SecretStr | None = Field(
+        None, description="The user's password.", json_schema_extra=ENVIRONMENT_ONLY
+    )
+    couchbase_password_file: Path | None = Field(
+        None, description="A file with the password instead; read again for each new connection."
+    )
+    couchbase_certificate: Path | None = Field(
+        None, description="A client certificate (PEM) to connect with instead of a password; needs couchbases://."
+    )
+    couchbase_key: Path | None = Field(None, description="The private key (PEM) of the client certificate.")
+    couchbase_ca: Path | None = Field(
+        None, description="The certificates (PEM) to trust; without it those that the SDK trusts."
+    )
+    couchbase_connect_timeout: Seconds = Field(1.0, description="Seconds for reaching one node.")
+    couchbase_bootstrap_timeout: Seconds = Field(
+        2.0, description="Seconds for the whole of connecting; then it begins anew, until it succeeds."
+    )
+    couchbase_sdk_telemetry: bool = Field(
+        False, description="Let the SDK trace and measure its operations: nearly doubles what a read costs it."
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_log_in(self) -> Self:
+        if self.couchbase_password is not None and self.couchbase_password_file is not None:
+            raise ValueError("give either USERPROFILE_COUCHBASE_PASSWORD or --couchbase-password-file, not both")
+        if (self.couchbase_certificate is None) != (self.couchbase_key is None):
+            raise ValueError("--couchbase-certificate and --couchbase-key go together")
+        return self
 
 
 class ServeSettings(StoreSettings):
@@ -42,8 +74,18 @@ class ServeSettings(StoreSettings):
         description="HOST:PORT, [IPV6]:PORT or unix:PATH. Port 0 takes a free one.",
     )
     workers: int = Field(4, ge=1, le=256, description="Threads that answer calls, each with a store handle of its own.")
+    share_handle: bool = Field(
+        False,
+        description="One store handle for all workers: fewer sockets, and about a tenth more CPU per call.",
+    )
     store_timeout: Seconds = Field(
         2.0, description="Seconds that one call may wait for the store; the caller's deadline can make it less."
+    )
+    unready_after: float = Field(
+        10.0,
+        ge=3,
+        le=3600,
+        description="Seconds without any answer from the store after which health says NOT_SERVING.",
     )
     drain_grace: Seconds = Field(
         10.0, description="Seconds that calls in progress get to finish after SIGTERM or SIGINT."
@@ -63,48 +105,13 @@ class ServeSettings(StoreSettings):
         return listen
 
 
-def flag(name: str) -> str:
-    """Returns the command-line flag of the setting `name`."""
-    return "--" + name.replace("_", "-")
-
-
 def environment_variable(name: str) -> str:
     """Returns the environment variable of the setting `name`."""
     return "USERPROFILE_" + name.upper()
 
 
-def options(settings: type[BaseModel]) -> Callable[[C], C]:
-    """Gives a click command one option for each field of `settings`."""
-
-    def decorate(command: C) -> C:
-        # click lists options in the reverse of the order in which they are added.
-        for name, field in reversed(settings.model_fields.items()):
-            choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else None
-            command = click.option(
-                flag(name),
-                name,
-                type=click.Choice(choices) if choices else field.annotation,
-                is_flag=field.annotation is bool,
-                default=field.default,
-                envvar=environment_variable(name),
-                help=field.description,
-                show_default=True,
-                show_envvar=True,
-            )(command)
-        return command
-
-    return decorate
-
-
-def load(settings: type[S], values: dict[str, Any]) -> S:
-    """Builds `settings` from what click has read.
-
-    Raises:
-        click.BadParameter: a value is out of range; the message names the flag.
-    """
-    try:
-        return settings(**values)
-    except ValidationError as error:
-        problem = error.errors(include_input=False, include_context=False, include_url=False)[0]
-    hint = ", ".join(repr(flag(str(name))) for name in problem["loc"])
-    raise click.BadParameter(problem["msg"].removeprefix("Value error, "), param_hint=hint)
+def flag(name: str, settings: type[BaseModel] = ServeSettings) -> str | None:
+    """Returns the command-line flag of the setting `name`; None for a secret."""
+    if settings.model_fields[name].json_schema_extra == ENVIRONMENT_ONLY:
+        return None
+    return "--" + name.replace("_", "-")

@@ -5,12 +5,12 @@ import re
 from userprofile_server.documents import MAX_USERNAME_BYTES
 from userprofile_server.errors import InvalidUsernameError
 from userprofile_server.models import User
-from userprofile_server.stores import UserStore
+from userprofile_server.stores import UserReader
 
 _CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
-def get_user(store: UserStore, username: str, *, timeout: float) -> User:
+def get_user(store: UserReader, username: str, *, timeout: float) -> User:
     """Returns the public profile of `username`, waiting at most `timeout` seconds for the store.
 
     Raises:

@@ -1,49 +1,69 @@
 """The threads that answer calls, each with a store handle of its own: nothing is shared between them."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from userprofile_server.stores import UserStore
+from userprofile_server.errors import StoreMisconfiguredError
+from userprofile_server.handles import StoreHandle
+from userprofile_server.stores import UserReader, UserStore
 
 
 class Workers:
     """A thread pool for grpc.server whose every thread owns one handle on the store."""
 
-    def __init__(self, count: int, open_store: Callable[[], UserStore]) -> None:
-        """Prepares `count` threads; `open` starts them."""
+    def __init__(
+        self, count: int, open_store: Callable[[], UserStore], *, probe_timeout: float, share_handle: bool = False
+    ) -> None:
+        """Prepares `count` threads, and as many handles unless they share one; `open` starts them."""
         self.executor = ThreadPoolExecutor(count, thread_name_prefix="worker")
         self._count = count
-        self._open_store = open_store
         self._own = threading.local()
-        self._stores: list[UserStore] = []
+        self._handles = [
+            StoreHandle(f"store handle {number}", open_store, probe_timeout=probe_timeout)
+            for number in range(1, 2 if share_handle else count + 1)
+        ]
 
-    def open(self) -> None:
-        """Starts all threads at once and opens their handles in parallel.
+    def open(self, timeout: float) -> None:
+        """Starts all threads and handles at once, and waits `timeout` seconds at most for the stores.
+
+        A store that can't be reached now is no error: its handle goes on trying.
 
         Raises:
-            StoreError: a handle couldn't be opened. Those that could be are closed by `close`.
+            StoreMisconfiguredError: no waiting would help; the mistake is in our own settings.
         """
         all_started = threading.Barrier(self._count)
 
-        def open_own() -> None:
+        def take_own(handle: StoreHandle) -> None:
             # The pool hands a task to an idle thread before it starts another one; held up here,
             # none is idle until every thread has taken exactly one task.
             all_started.wait()
-            self._own.store = self._open_store()
-            self._stores.append(self._own.store)
+            self._own.handle = handle
 
-        opened = [self.executor.submit(open_own) for _ in range(self._count)]
-        for future in opened:
-            future.exception()  # all have to end before one may raise: `close` needs the whole list
-        for future in opened:
+        taken = [
+            self.executor.submit(take_own, self._handles[number % len(self._handles)]) for number in range(self._count)
+        ]
+        for handle in self._handles:
+            handle.start()
+        for future in taken:
             future.result()
+        deadline = time.monotonic() + timeout
+        for handle in self._handles:
+            handle.first_attempt_over.wait(deadline - time.monotonic())
+            problem = handle.problem
+            if isinstance(problem, StoreMisconfiguredError) and problem.permanent:
+                raise problem
 
-    def current_store(self) -> UserStore:
+    def current_store(self) -> UserReader:
         """Returns the handle of the worker thread that asks."""
-        store: UserStore = self._own.store
-        return store
+        handle: StoreHandle = self._own.handle
+        return handle
+
+    def answered_at(self) -> float:
+        """When any of the handles was last seen to get an answer, by the monotonic clock."""
+        return max(handle.answered_at for handle in self._handles)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -59,5 +79,5 @@ class Workers:
     def close(self) -> None:
         """Waits for the calls that still run, at most their store timeout, then closes all handles."""
         self.executor.shutdown(cancel_futures=True)
-        for store in self._stores:
-            store.close()
+        for handle in self._handles:
+            handle.close()

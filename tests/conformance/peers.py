@@ -4,7 +4,8 @@ import sqlite3
 from pathlib import Path
 from typing import Protocol
 
-from userprofile_server.stores import UserStore, open_store
+from tests.support import open_url
+from userprofile_server.stores import UserStore
 
 
 class Peer(Protocol):
@@ -31,7 +32,7 @@ class SQLitePeer:
         self.url = f"sqlite:///{self._path}"
 
     def open(self) -> UserStore:
-        return open_store(self.url)
+        return open_url(self.url)
 
     def plant(self, key: str, content: bytes) -> None:
         with sqlite3.connect(self._path) as connection:

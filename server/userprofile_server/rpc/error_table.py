@@ -60,7 +60,6 @@ ANSWERS: dict[type[errors.DomainError], Answer] = {
         "STORE_UNAVAILABLE",
         "The storage can't be reached.",
         "the store is down, refuses, or is not yet connected",
-        log_level=logging.WARNING,
     ),
     errors.StoreTimeoutError: Answer(
         StatusCode.UNAVAILABLE,
@@ -68,7 +67,6 @@ ANSWERS: dict[type[errors.DomainError], Answer] = {
         "The storage did not answer in time.",
         "the store took longer than `--store-timeout`, and the caller had time left; comes with a pushback"
         " of -1, because a retry would multiply the load",
-        log_level=logging.WARNING,
         retry=False,
     ),
     errors.DeadlineExceededError: Answer(
@@ -82,7 +80,6 @@ ANSWERS: dict[type[errors.DomainError], Answer] = {
         "STORE_MISCONFIGURED",
         "The service is misconfigured.",
         "the server's own file, address or credentials for the store are wrong; the server's log says which",
-        log_level=logging.ERROR,
     ),
 }
 

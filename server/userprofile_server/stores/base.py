@@ -13,8 +13,8 @@ class Document(NamedTuple):
     content: bytes
 
 
-class UserStore(Protocol):
-    """One handle on a store, owned by one thread at a time.
+class UserReader(Protocol):
+    """What answering a call takes of a store.
 
     Every timeout is in seconds and above zero. Every method raises only the domain's errors
     (`userprofile_server.errors`), and none of them holds anything out of a document.
@@ -30,6 +30,10 @@ class UserStore(Protocol):
         """
         ...
 
+
+class UserStore(UserReader, Protocol):
+    """One handle on a store, owned by one thread at a time."""
+
     def put(self, documents: Sequence[Document], *, timeout: float) -> int:
         """Stores all documents durably, in order, and returns how many took the place of an older one.
 
@@ -39,7 +43,10 @@ class UserStore(Protocol):
         ...
 
     def probe(self, *, timeout: float) -> None:
-        """Reads a key that nobody has used. Returns when the store has answered; raises StoreError if it hasn't."""
+        """Reads keys that nobody has used. Returns when the store has answered; raises StoreError if it hasn't.
+
+        Other threads than the handle's own may call it, at any time.
+        """
         ...
 
     def close(self) -> None:

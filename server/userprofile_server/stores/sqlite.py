@@ -17,6 +17,7 @@ from userprofile_server.errors import (
     UserNotFoundError,
 )
 from userprofile_server.models import User
+from userprofile_server.settings import StoreSettings
 from userprofile_server.stores.base import Document, UserStore
 
 T = TypeVar("T")
@@ -45,12 +46,13 @@ _UNAVAILABLE = {
 }
 
 
-def open_sqlite(url: str) -> UserStore:
+def open_sqlite(settings: StoreSettings) -> UserStore:
     """Opens `sqlite:///relative.db` or `sqlite:////absolute/path.db`, and makes the file if there is none."""
-    path = url.removeprefix("sqlite://")
+    path = settings.store.removeprefix("sqlite://")
     if not path.startswith("/") or len(path) < 2 or "?" in path or "#" in path:
         raise StoreMisconfiguredError(
-            "a SQLite store's URL is sqlite:///relative/path.db or sqlite:////absolute/path.db, nothing behind it"
+            "a SQLite store's URL is sqlite:///relative/path.db or sqlite:////absolute/path.db, nothing behind it",
+            permanent=True,
         )
     return SQLiteUserStore(Path(path[1:]))
 
@@ -75,7 +77,7 @@ class SQLiteUserStore:
             raise
 
     def get(self, username: str, *, timeout: float) -> User:
-        """See `UserStore.get`."""
+        """See `UserReader.get`."""
         document = self._read(document_key(username), timeout)
         if document is None:
             raise UserNotFoundError
@@ -112,11 +114,12 @@ class SQLiteUserStore:
             header = self._read_header()
         application_id, version = header
         if application_id != _APPLICATION_ID:
-            raise StoreMisconfiguredError(f"{self._path} is the database of another application")
+            raise StoreMisconfiguredError(f"{self._path} is the database of another application", permanent=True)
         if version > _SCHEMA_VERSION:
             raise StoreMisconfiguredError(
                 f"{self._path} was made by a newer version of userprofile"
-                f" (schema {version}; this version knows {_SCHEMA_VERSION})"
+                f" (schema {version}; this version knows {_SCHEMA_VERSION})",
+                permanent=True,
             )
 
     def _read_header(self) -> tuple[int, int]:
@@ -192,7 +195,9 @@ class SQLiteUserStore:
             code = _primary_code(error)
             name = getattr(error, "sqlite_errorname", type(error).__name__)
             if code in _MISCONFIGURED:
-                raise StoreMisconfiguredError(f"{self._path} {_MISCONFIGURED[code]} ({name})") from error
+                raise StoreMisconfiguredError(
+                    f"{self._path} {_MISCONFIGURED[code]} ({name})", permanent=True
+                ) from error
             problem = _UNAVAILABLE.get(code, "can't be used now")
             raise StoreUnavailableError(f"{self._path} {problem} ({name})") from error
 

@@ -1,0 +1,75 @@
+"""`userprofile-server check`: connects and reads like the server would, and says in plain words what is wrong."""
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from userprofile_server.errors import StoreUnavailableError
+from userprofile_server.settings import StoreSettings
+from userprofile_server.stores import open_store
+
+_PROBE_TIMEOUT = 5.0
+_DEFAULT_PORTS = {"couchbase": 11210, "couchbases": 11207}
+
+
+def check(settings: StoreSettings) -> Iterator[str]:
+    """Yields lines of what works.
+
+    Raises:
+        StoreError: it doesn't; the text says why.
+    """
+    began = time.monotonic()
+    try:
+        store = open_store(settings)
+    except StoreUnavailableError as error:
+        yield from _reach_hosts(settings)
+        raise StoreUnavailableError(f"the hosts can be reached, but the store doesn't answer: {error}") from None
+    yield f"connected in {time.monotonic() - began:.3f} s"
+    try:
+        began = time.monotonic()
+        store.probe(timeout=_PROBE_TIMEOUT)
+        yield f"read in {time.monotonic() - began:.3f} s"
+    finally:
+        store.close()
+
+
+def _reach_hosts(settings: StoreSettings) -> Iterator[str]:
+    """Yields a line for each host of a Couchbase URL that can be reached; raises if none can.
+
+    The SDK says no more than "timeout" of a host that doesn't exist, that refuses, or that has a
+    certificate which nobody trusts.
+    """
+    url = urlsplit(settings.store)
+    if url.scheme not in _DEFAULT_PORTS:
+        return
+    problems = []
+    for host in url.netloc.split(","):
+        name, _, port = host.partition(":") if not host.startswith("[") else (host, "", "")
+        address = name.strip("[]"), int(port or _DEFAULT_PORTS[url.scheme])
+        try:
+            _reach(address, settings, tls=url.scheme == "couchbases")
+        except ssl.SSLCertVerificationError as error:
+            problems.append(f"{host}: its certificate isn't trusted: {error.verify_message}")
+        except ssl.SSLError as error:
+            problems.append(f"{host}: no TLS there: {error.reason or error}")
+        except TimeoutError:
+            problems.append(f"{host}: no answer")
+        except OSError as error:
+            problems.append(f"{host}: {error.strerror or error}")
+        else:
+            yield f"{host} can be reached"
+    if len(problems) == len(url.netloc.split(",")):
+        raise StoreUnavailableError("; ".join(problems))
+    yield from problems
+
+
+def _reach(address: tuple[str, int], settings: StoreSettings, *, tls: bool) -> None:
+    with socket.create_connection(address, timeout=settings.couchbase_connect_timeout) as connection:
+        if tls:
+            context = ssl.create_default_context(cafile=settings.couchbase_ca)
+            if settings.couchbase_certificate is not None:
+                context.load_cert_chain(settings.couchbase_certificate, settings.couchbase_key)
+            with context.wrap_socket(connection, server_hostname=address[0]):
+                pass

@@ -1,0 +1,141 @@
+"""A handle that outlives its connection: it is what a worker holds on to while stores come and go behind it."""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from userprofile_server.errors import DomainError, StoreError, StoreMisconfiguredError, StoreUnavailableError
+from userprofile_server.models import User
+from userprofile_server.stores import UserStore
+
+_log = logging.getLogger(__name__)
+
+PROBE_INTERVAL = 1.0
+"""Seconds between two looks at a store that answers."""
+
+REOPEN_AFTER = 1.0
+"""Seconds without an answer after which a new connection is tried, beside looking at the old one."""
+
+_RETRY_PAUSE = (0.1, 0.4)
+"""Bounds, in seconds, of the random pause between two attempts to get an answer."""
+
+
+class StoreHandle:
+    """A UserReader that connects in the background, again and again, for as long as it takes.
+
+    A keeper thread opens the store, looks whether it answers, and replaces it when it is lost. The
+    worker sees a store that answers or an error at once; it never waits for a connection.
+    """
+
+    def __init__(self, name: str, open_store: Callable[[], UserStore], *, probe_timeout: float) -> None:
+        """`name` is for the log, `probe_timeout` in seconds. Does nothing before `start`."""
+        self.answered_at = float("-inf")
+        """When the store was last seen to answer, by the monotonic clock."""
+        self.first_attempt_over = threading.Event()
+        """Set once the store has answered, or couldn't be reached, for the first time."""
+        self.problem: StoreError = StoreUnavailableError("not connected yet")
+        """Why there is no store now; out of date while there is one."""
+        self._name = name
+        self._open_store = open_store
+        self._probe_timeout = probe_timeout
+        self._store: UserStore | None = None
+        self._answers = 0
+        self._failed = threading.Event()
+        self._closing = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name=f"keeper of {name}", daemon=True)
+
+    def start(self) -> None:
+        """Begins to connect."""
+        self._keeper.start()
+
+    def get(self, username: str, *, timeout: float) -> User:
+        """See `UserReader.get`. Raises at once while there is no store."""
+        store = self._store
+        if store is None:
+            raise _again(self.problem)
+        try:
+            user = store.get(username, timeout=timeout)
+        except StoreError as error:
+            self.problem = error
+            self._failed.set()
+            raise
+        except DomainError:  # no such user, a corrupt document: the store has answered
+            self._answers += 1
+            raise
+        self._answers += 1
+        return user
+
+    def close(self) -> None:
+        """Ends the keeper, which closes the store; waits for an attempt to connect that is under way."""
+        self._store = None
+        self._closing.set()
+        self._failed.set()
+        if self._keeper.is_alive():
+            self._keeper.join()
+
+    def _keep(self) -> None:
+        """What the keeper does. `current` is the store that it has; the worker sees it only while it answers."""
+        current: UserStore | None = None
+        answers_seen = 0
+        while not self._closing.is_set():
+            self._failed.clear()
+            if current is not None and (answers_seen != self._answers or self._is_answering(current)):
+                answers_seen = self._answers
+                self._show(current)
+            else:
+                self._hide()
+                if current is None or time.monotonic() - self.answered_at > REOPEN_AFTER:
+                    current = self._replace(current)
+            self.first_attempt_over.set()
+            if self._store is not None:
+                self._failed.wait(PROBE_INTERVAL)
+            self._closing.wait(random.uniform(*_RETRY_PAUSE))  # noqa: S311, jitter
+        if current is not None:
+            current.close()
+
+    def _is_answering(self, store: UserStore) -> bool:
+        try:
+            store.probe(timeout=self._probe_timeout)
+        except StoreError as error:
+            self._note(error)
+            return False
+        return True
+
+    def _replace(self, current: UserStore | None) -> UserStore | None:
+        """Returns a new store that has answered, and closes the old one; without success, the old one."""
+        try:
+            fresh = self._open_store()
+        except StoreError as error:
+            self._note(error)
+            return current
+        if self._closing.is_set() or not self._is_answering(fresh):
+            fresh.close()
+            return current
+        if current is not None:
+            current.close()
+        self._show(fresh)
+        return fresh
+
+    def _show(self, store: UserStore) -> None:
+        self.answered_at = time.monotonic()
+        if self._store is None and not self._closing.is_set():
+            self._store = store
+            _log.info("%s: the store answers", self._name)
+
+    def _hide(self) -> None:
+        if self._store is not None:
+            self._store = None
+            _log.warning("%s: the store doesn't answer: %s", self._name, self.problem)
+
+    def _note(self, error: StoreError) -> None:
+        if str(error) != str(self.problem):
+            level = logging.ERROR if isinstance(error, StoreMisconfiguredError) else logging.WARNING
+            _log.log(level, "%s: %s", self._name, error)
+        self.problem = error
+
+
+def _again(problem: StoreError) -> StoreError:
+    """Returns a new error like `problem`: one that is raised by many threads would gather all their tracebacks."""
+    return type(problem)(str(problem))

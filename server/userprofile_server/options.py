@@ -1,0 +1,67 @@
+"""From settings to the command line: one option for each field, and what click has read back into settings."""
+
+import os
+from collections.abc import Callable
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import click
+from pydantic import BaseModel, ValidationError
+
+from userprofile_server.settings import environment_variable, flag
+
+C = TypeVar("C", bound=Callable[..., Any])
+S = TypeVar("S", bound=BaseModel)
+
+
+def options(settings: type[BaseModel]) -> Callable[[C], C]:
+    """Gives a click command one option for each field of `settings` that may have a flag."""
+
+    def decorate(command: C) -> C:
+        # click lists options in the reverse of the order in which they are added.
+        for name, field in reversed(settings.model_fields.items()):
+            option = flag(name, settings)
+            if option is None:
+                continue
+            command = click.option(
+                option,
+                name,
+                type=_click_type(field.annotation),
+                is_flag=field.annotation is bool,
+                default=field.default,
+                envvar=environment_variable(name),
+                help=field.description,
+                show_default=field.default is not None,
+                show_envvar=True,
+            )(command)
+        return command
+
+    return decorate
+
+
+def load(settings: type[S], values: dict[str, Any]) -> S:
+    """Builds `settings` from what click has read, and from the environment what has no flag.
+
+    Raises:
+        click.UsageError: a value is out of range, or two of them contradict each other.
+    """
+    for name in settings.model_fields:
+        if flag(name, settings) is None and environment_variable(name) in os.environ:
+            values[name] = os.environ[environment_variable(name)]
+    try:
+        return settings(**values)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_context=False, include_url=False)[0]
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        raise click.UsageError(message)
+    name = str(problem["loc"][0])
+    raise click.BadParameter(message, param_hint=repr(flag(name, settings) or environment_variable(name)))
+
+
+def _click_type(annotation: Any) -> Any:
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    if isinstance(annotation, UnionType):
+        (annotation,) = (option for option in get_args(annotation) if option is not type(None))
+    return annotation if annotation in (bool, int, float) else str

@@ -1,0 +1,213 @@
+"""The store for those who outgrow one machine: documents in a Couchbase bucket, through the official SDK."""
+
+import os
+import secrets
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+from couchbase.auth import Authenticator, CertificateAuthenticator, PasswordAuthenticator
+from couchbase.cluster import Cluster
+from couchbase.collection import Collection
+from couchbase.constants import FMT_JSON
+from couchbase.exceptions import CouchbaseException, DocumentExistsException, DocumentNotFoundException
+from couchbase.options import (
+    ClusterOptions,
+    ClusterTimeoutOptions,
+    GetMultiOptions,
+    GetOptions,
+    InsertMultiOptions,
+    UpsertMultiOptions,
+)
+from couchbase.transcoder import Transcoder
+
+from userprofile_server.documents import document_key, parse_user
+from userprofile_server.errors import StoreMisconfiguredError, StoreUnavailableError, UserNotFoundError
+from userprofile_server.models import User
+from userprofile_server.settings import StoreSettings
+from userprofile_server.stores.base import Document, UserStore
+from userprofile_server.stores.couchbase_errors import translate
+
+_PROBE_KEYS = 8
+_MIN_TIMEOUT = 0.001  # the SDK takes 0 for "the default"
+
+
+class CouchbaseURL(NamedTuple):
+    """The parts of `couchbase://host1,host2/bucket?scope=…&collection=…`."""
+
+    connection: str
+    """What the SDK connects to: `couchbase://host1,host2`."""
+    bucket: str
+    scope: str
+    collection: str
+
+    @classmethod
+    def parse(cls, url: str) -> "CouchbaseURL":
+        """Raises StoreMisconfiguredError if `url` isn't one."""
+        parts = urlsplit(url)
+        if "@" in parts.netloc:
+            raise _mistake("credentials don't belong in the URL; see USERPROFILE_COUCHBASE_USERNAME and …_PASSWORD")
+        bucket = parts.path.removeprefix("/")
+        if not all(parts.netloc.split(",")) or not bucket or "/" in bucket or parts.fragment:
+            raise _mistake("a Couchbase store's URL is couchbase://host1,host2/bucket?scope=…&collection=…")
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        if unknown := query.keys() - {"scope", "collection"}:
+            raise _mistake(f"the URL's options are scope and collection, not {', '.join(sorted(unknown))}")
+        names = query.get("scope", "_default"), query.get("collection", "_default")
+        if not all(names):
+            raise _mistake("scope and collection can't be empty")
+        return cls(f"{parts.scheme}://{parts.netloc}", bucket, *names)
+
+
+class _Bytes(Transcoder):  # type: ignore[misc]
+    """Hands documents on as they are, whatever their flags say: tools of all ages have written them."""
+
+    def encode_value(self, value: bytes) -> tuple[bytes, int]:
+        return value, FMT_JSON
+
+    def decode_value(self, value: bytes, flags: int) -> bytes:  # noqa: ARG002, the SDK's signature
+        return value
+
+
+def open_couchbase(settings: StoreSettings) -> UserStore:
+    """Connects to the cluster of `couchbase://host1,host2/bucket?scope=…&collection=…` and opens the bucket.
+
+    Raises:
+        StoreMisconfiguredError: the URL, the credentials, the bucket or a file is wrong.
+        StoreUnavailableError: the cluster doesn't answer within the bootstrap timeout.
+    """
+    if os.environ.get("PYCBC_LOG_LEVEL", "").lower() == "trace":
+        raise _mistake("PYCBC_LOG_LEVEL=trace makes the SDK print whole documents, hashes included; unset it")
+    url = CouchbaseURL.parse(settings.store)
+    options = ClusterOptions(
+        _authenticator(settings),
+        timeout_options=ClusterTimeoutOptions(
+            bootstrap_timeout=timedelta(seconds=settings.couchbase_bootstrap_timeout),
+            connect_timeout=timedelta(seconds=settings.couchbase_connect_timeout),
+        ),
+        transcoder=_Bytes(),
+        enable_tracing=settings.couchbase_sdk_telemetry,
+        enable_metrics=settings.couchbase_sdk_telemetry,
+        enable_app_telemetry=settings.couchbase_sdk_telemetry,
+    )
+    cluster = None
+    try:
+        cluster = Cluster(url.connection, options)
+        bucket = cluster.bucket(url.bucket)
+        return CouchbaseUserStore(cluster, bucket.scope(url.scope).collection(url.collection))
+    except CouchbaseException as error:
+        if cluster is not None:
+            cluster.close()
+        raise translate(error) from None
+
+
+class CouchbaseUserStore:
+    """One connection to the cluster, and one collection of one bucket of it."""
+
+    def __init__(self, cluster: Cluster, collection: Collection) -> None:
+        """Takes over `cluster`: `close` closes it."""
+        self._cluster = cluster
+        self._collection = collection
+        self._pid = os.getpid()
+
+    def get(self, username: str, *, timeout: float) -> User:
+        """See `UserReader.get`."""
+        self._check_process()
+        options = GetOptions(timeout=timedelta(seconds=max(timeout, _MIN_TIMEOUT)))
+        try:
+            document: bytes = self._collection.get(document_key(username), options).value
+        except DocumentNotFoundException:
+            raise UserNotFoundError from None
+        except CouchbaseException as error:
+            raise translate(error) from None
+        except RuntimeError:
+            raise _closed() from None
+        return parse_user(username, document)
+
+    def put(self, documents: Sequence[Document], *, timeout: float) -> int:
+        """See `UserStore.put`. Documents are sent all at once; after an error some may be stored."""
+        self._check_process()
+        # Of two documents of one user the last one counts, and it took the other one's place.
+        latest = {document_key(username): content for username, content in documents}
+        replaced = len(documents) - len(latest)
+        if not latest:
+            return 0
+        per_operation = timedelta(seconds=max(timeout, _MIN_TIMEOUT))
+        try:
+            inserted = self._collection.insert_multi(latest, InsertMultiOptions(timeout=per_operation))
+            existing = {key: latest[key] for key in _failures(inserted, but=DocumentExistsException)}
+            if existing:
+                updated = self._collection.upsert_multi(existing, UpsertMultiOptions(timeout=per_operation))
+                _failures(updated)
+        except CouchbaseException as error:
+            raise translate(error) from None
+        except RuntimeError:
+            raise _closed() from None
+        return replaced + len(existing)
+
+    def probe(self, *, timeout: float) -> None:
+        """See `UserStore.probe`. Several keys are asked for, so that one lost node of many doesn't decide."""
+        self._check_process()
+        keys = [f"probe::{secrets.token_hex(8)}" for _ in range(_PROBE_KEYS)]
+        options = GetMultiOptions(timeout=timedelta(seconds=max(timeout, _MIN_TIMEOUT)))
+        try:
+            result = self._collection.get_multi(keys, options)
+        except CouchbaseException as error:
+            raise translate(error) from None
+        except RuntimeError:
+            raise _closed() from None
+        failures = [error for error in result.exceptions.values() if not isinstance(error, DocumentNotFoundException)]
+        if len(failures) == len(keys):
+            raise translate(failures[0])
+
+    def close(self) -> None:
+        """See `UserStore.close`. In a child process it does nothing: the connection is the parent's."""
+        if os.getpid() == self._pid:
+            self._cluster.close()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:  # the SDK's threads didn't come along: a call would hang, past its timeout
+            raise StoreMisconfiguredError("this connection belongs to another process; open one after the fork")
+
+
+def _authenticator(settings: StoreSettings) -> Authenticator:
+    ca = str(_existing(settings.couchbase_ca)) if settings.couchbase_ca is not None else None
+    if settings.couchbase_certificate is not None and settings.couchbase_key is not None:
+        certificate, key = _existing(settings.couchbase_certificate), _existing(settings.couchbase_key)
+        return CertificateAuthenticator(str(certificate), str(key), trust_store_path=ca)
+    password = settings.couchbase_password.get_secret_value() if settings.couchbase_password is not None else None
+    if settings.couchbase_password_file is not None:
+        try:
+            password = settings.couchbase_password_file.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            raise StoreMisconfiguredError(f"{settings.couchbase_password_file} can't be read") from None
+    if not settings.couchbase_username or not password:
+        raise _mistake(
+            "a Couchbase store needs USERPROFILE_COUCHBASE_USERNAME, and USERPROFILE_COUCHBASE_PASSWORD or"
+            " USERPROFILE_COUCHBASE_PASSWORD_FILE (or a client certificate)"
+        )
+    return PasswordAuthenticator(settings.couchbase_username, password, cert_path=ca)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise StoreMisconfiguredError(f"{path} doesn't exist")
+    return path
+
+
+def _failures(result: Any, but: type[Exception] | None = None) -> list[str]:
+    """Returns the keys that failed with `but`; raises what any other key failed with."""
+    for error in result.exceptions.values():
+        if but is None or not isinstance(error, but):
+            raise error
+    return list(result.exceptions)
+
+
+def _mistake(message: str) -> StoreMisconfiguredError:
+    return StoreMisconfiguredError(message, permanent=True)
+
+
+def _closed() -> StoreUnavailableError:
+    return StoreUnavailableError("this connection is closed")

@@ -1,0 +1,132 @@
+"""A cluster for tests that aren't asyncio themselves: its nodes run on a thread, and commands wait for their effect."""
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from tests.couchbase_node.cluster import Bucket, Cluster, Document, vbucket_of
+from tests.couchbase_node.faults import Faults
+from tests.couchbase_node.node import Node
+
+T = TypeVar("T")
+
+
+class TestCluster:
+    """One or several nodes on loopback, on free ports."""
+
+    __test__ = False  # not a test, whatever its name
+
+    def __init__(
+        self,
+        nodes: int = 1,
+        *,
+        users: dict[str, str] | None = None,
+        buckets: tuple[str, ...] = ("default",),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.cluster = Cluster(users, buckets)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="couchbase node", daemon=True)
+        self._thread.start()
+        self.nodes = [Node(self.cluster, tls=tls) for _ in range(nodes)]
+        for node in self.nodes:
+            self._wait_for(node.start())
+            self.cluster.add_node(node)
+
+    @property
+    def hosts(self) -> str:
+        """`127.0.0.1:1234,127.0.0.1:1235`, for a connection string."""
+        return ",".join(f"{node.host}:{node.port}" for node in self.nodes)
+
+    @property
+    def users(self) -> dict[str, str]:
+        """Passwords by username; may be changed."""
+        return self.cluster.users
+
+    def fault(self, node: int = 0, **faults: Any) -> None:
+        """Lets a node misbehave in this way alone; without `faults`, behave."""
+        self._run(lambda: self.nodes[node].set_faults(Faults(**faults)))
+
+    def stop(self, node: int = 0) -> None:
+        """Lets a node refuse and reset connections."""
+        self._run(self.nodes[node].stop)
+
+    def start(self, node: int = 0) -> None:
+        """Lets a stopped node listen on its port again."""
+        self._wait_for(self.nodes[node].start())
+
+    def close_connections(self) -> None:
+        for node in self.nodes:
+            self._run(node.close_connections)
+
+    def move_vbuckets(self, source: int, target: int, bucket: str = "default") -> None:
+        self._run(lambda: self.cluster.move_vbuckets(bucket, source, target))
+
+    def drop_bucket(self, name: str = "default") -> Bucket:
+        return self._run(lambda: self.cluster.drop_bucket(name))
+
+    def restore_bucket(self, bucket: Bucket) -> None:
+        self._run(lambda: self.cluster.restore_bucket(bucket))
+
+    def add_collection(self, scope: str, collection: str, bucket: str = "default") -> None:
+        self._run(lambda: self.cluster.buckets[bucket].add_collection(scope, collection))
+
+    def put(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        flags: int = 0x02000006,
+        collection: str = "_default._default",
+        bucket: str = "default",
+    ) -> None:
+        """Stores any bytes with any flags, as any tool might."""
+
+        def put() -> None:
+            number = self.cluster.buckets[bucket].collections[collection]
+            document = Document(value, flags, self.cluster.next_cas())
+            self.cluster.buckets[bucket].documents[number, key.encode()] = document
+
+        self._run(put)
+
+    def stored(self, key: str, *, collection: str = "_default._default", bucket: str = "default") -> Document | None:
+        """What is stored under a key."""
+
+        def stored() -> Document | None:
+            number = self.cluster.buckets[bucket].collections[collection]
+            return self.cluster.buckets[bucket].documents.get((number, key.encode()))
+
+        return self._run(stored)
+
+    def owner_of(self, key: str, bucket: str = "default") -> int:
+        """The index of the node that serves a key."""
+        return self.cluster.buckets[bucket].owners[vbucket_of(key.encode())]
+
+    @property
+    def connections(self) -> int:
+        """Open connections to all nodes."""
+        return self._run(lambda: sum(node.connections for node in self.nodes))
+
+    def close(self) -> None:
+        for node in self.nodes:
+            self._run(node.stop)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> "TestCluster":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, work: Callable[[], T]) -> T:
+        async def run() -> T:
+            return work()
+
+        return self._wait_for(run())
+
+    def _wait_for(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=10)

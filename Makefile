@@ -57,7 +57,7 @@ $(BUF): tools/package-lock.json
 	@npm ci --prefix tools --silent --no-audit --no-fund
 	@touch $@
 
-lint: $(INSTALLED) ## Check style, and that README's tables are up to date
+lint: $(INSTALLED) ## Check style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 

@@ -62,6 +62,11 @@ def test_sees_it_in_a_response(unsafe_address: str) -> None:
         channel.unary_unary("/unsafe/Return")(b"", timeout=10)
 
 
+def test_sees_it_in_a_response_of_a_stream(unsafe_address: str) -> None:
+    with grpc.insecure_channel(unsafe_address) as channel:
+        list(channel.unary_stream("/unsafe/Stream")(b"", timeout=10))
+
+
 @pytest.fixture
 def unsafe_address() -> str:
     """A bare server, as safe as grpc makes it by itself."""
@@ -72,6 +77,7 @@ def unsafe_address() -> str:
 
     handlers = {
         "Raise": grpc.unary_unary_rpc_method_handler(fail),
+        "Stream": grpc.unary_stream_rpc_method_handler(lambda _request, _context: iter([SECRET.encode()])),
         "Return": grpc.unary_unary_rpc_method_handler(lambda _request, _context: SECRET.encode()),
     }
     with ThreadPoolExecutor(1) as executor:

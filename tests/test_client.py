@@ -1,6 +1,7 @@
 """The Python client against a real server."""
 
 import dataclasses
+import pickle
 import socket
 from collections.abc import Iterator
 
@@ -90,6 +91,15 @@ def test_every_other_failure_is_in_the_tree(
     with UserProfileClient(serve(fail).address) as client, raises(expected) as caught:
         client.get_user("johndoe")
     assert (type(caught.value), caught.value.reason) == (expected, reason)
+
+
+def test_errors_survive_pickling(client: UserProfileClient) -> None:
+    with raises(userprofile.UserNotFoundError) as caught:
+        client.get_user("nobody")
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert type(copied) is userprofile.UserNotFoundError
+    assert vars(copied) == vars(caught.value)
+    assert str(copied) == str(caught.value)
 
 
 def test_nobody_there_is_unavailable_without_a_reason() -> None:

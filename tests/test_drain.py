@@ -10,9 +10,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 
+from tests.slow_reader import SlowReader
 from tests.support import CallError, GetUser, ServerProcess, eventually
 from tests.test_get_user import Serve, serve  # noqa: F401, a fixture
 
+SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -108,6 +110,52 @@ def test_a_signal_under_load_leaves_no_call_without_an_answer(user_store_url: st
     # The last call of each caller found nobody listening; none hung, was cut off or failed otherwise.
     assert outcomes.keys() == {"OK", "UNAVAILABLE"}
     assert outcomes["UNAVAILABLE"] == 16
+
+
+def test_a_second_signal_cuts_off_what_the_first_one_waits_for(user_store_url: str) -> None:
+    with ServerProcess(user_store_url, "--drain-grace", "3600") as server, SlowReader(server.address) as reader:
+        server.signal(signal.SIGTERM)
+        eventually(lambda: reader.told_that_the_connection_closes, "the drain has begun")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+def test_watchers_that_leave_while_the_server_stops_do_not_hold_it_up(user_store_url: str) -> None:
+    for _ in range(5):
+        with ServerProcess(user_store_url, "--drain-grace", "3600") as server:
+            with grpc.insecure_channel(server.address) as channel:
+                stub = health_pb2_grpc.HealthStub(channel)
+                watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=60) for _ in range(50)]
+                for watch in watches:
+                    next(watch)
+                server.signal(signal.SIGTERM)
+                for watch in watches:
+                    watch.cancel()
+                assert server.wait() == 0
+
+
+def test_a_watcher_that_reads_nothing_holds_up_neither_checks_nor_the_drain(user_store_url: str) -> None:
+    with ServerProcess(user_store_url, "--drain-grace", "1") as server:
+        with SlowReader(server.address), SlowReader(server.address), grpc.insecure_channel(server.address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            for _ in range(3):
+                assert stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status == SERVING
+            server.signal(signal.SIGTERM)
+            assert server.wait() == 0
+
+
+def test_reflection_streams_that_wait_for_a_thread_are_cancelled_too(serve: Serve) -> None:  # noqa: F811
+    server = serve(lambda _timeout: None, drain_grace=3600)
+    never = threading.Event()
+    stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+    streams = [stub.ServerReflectionInfo(iter(lambda: never.wait(60), True), timeout=60) for _ in range(8)]
+    eventually(lambda: len(server.server._reflection._streams) == 4, "all threads have a stream")
+    stop = threading.Thread(target=server.server.stop)
+    stop.start()
+    stop.join(timeout=20)
+    assert not stop.is_alive()
+    assert all(stream.code() is not grpc.StatusCode.OK for stream in streams)
+    never.set()
 
 
 def test_an_idle_server_with_a_watcher_ends_at_once_and_well(user_store_url: str) -> None:

@@ -9,10 +9,10 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from tests.canary import raises
-from tests.support import CallError, GetUser, ScriptedStore, open_url
+from tests.canary import CANARY
+from tests.support import CallError, GetUser, ScriptedStore, document, open_url
 from userprofile_server import errors, stores
-from userprofile_server.rpc.error_boundary import with_error_boundary
+from userprofile_server.models import User
 from userprofile_server.server import MAX_REQUEST_BYTES, UserProfileServer
 from userprofile_server.settings import ServeSettings
 
@@ -115,14 +115,15 @@ def test_oversized_request_is_refused_by_grpc(get_user: GetUser) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"not json",
-        b"[]",
-        b'{"email": "a"}',
-        b'{"username": "johndoe", "disabled": "yes"}',
-        b'{"username": "johndoe", "type": "order"}',
-        b'{"username": "alice"}',
+        CANARY.encode(),
+        document("johndoe")[:-1],
+        b"[" + document("johndoe") + b"]",
+        document("johndoe", username=None),
+        document("johndoe", disabled=CANARY),
+        document("johndoe", type="order"),
+        document("alice"),
     ],
-    ids=["not json", "array", "no username", "wrong type of field", "another type", "another username"],
+    ids=["not json", "cut off", "array", "no username", "wrong type", "another type", "another username"],
 )
 def test_corrupt_document_is_data_loss(user_store_url: str, get_user: GetUser, content: bytes) -> None:
     store = open_url(user_store_url)
@@ -234,33 +235,26 @@ def test_a_bug_is_internal_with_a_request_id_and_nothing_of_its_text(
     assert any(record.levelname == "ERROR" for record in caplog.records)
 
 
-def test_what_a_handler_aborts_by_itself_passes_the_error_boundary() -> None:
-    class Aborted:
-        def code(self) -> grpc.StatusCode:
-            return grpc.StatusCode.ABORTED
-
-    abort = Exception()
-
-    def handle(_request: object, _context: object) -> None:
-        raise abort
-
-    with raises(Exception) as caught:
-        with_error_boundary(handle)(None, Aborted())  # type: ignore[arg-type]
-    assert caught.value is abort
-
-
-def test_every_store_has_an_owner_and_every_thread_its_own(serve: Serve) -> None:
+@pytest.mark.parametrize("share", [False, True])
+def test_every_worker_has_a_store_of_its_own_unless_they_share_one(
+    monkeypatch: pytest.MonkeyPatch, share: bool
+) -> None:
     together = threading.Barrier(3)
-    served_by: set[str] = set()
+    used: set[tuple[int, str]] = set()
 
-    def meet(_timeout: float) -> None:
-        served_by.add(threading.current_thread().name)
-        together.wait(timeout=10)
+    class Recording(ScriptedStore):
+        def get(self, username: str, *, timeout: float) -> User:
+            used.add((id(self), threading.current_thread().name))
+            together.wait(timeout=10)
+            return User(username=username)
 
-    server = serve(meet, workers=3)
-    with ThreadPoolExecutor(3) as callers:
-        list(callers.map(server.get_user, ["johndoe"] * 3))
-    assert len(served_by) == 3
+    monkeypatch.setitem(stores._OPENERS, "recording", lambda _settings: Recording(lambda _timeout: None))
+    settings = ServeSettings(store="recording://", listen="127.0.0.1:0", workers=3, share_handle=share)
+    with UserProfileServer(settings) as address, grpc.insecure_channel(address) as channel:
+        with ThreadPoolExecutor(3) as callers:
+            list(callers.map(GetUser(channel), ["johndoe"] * 3))
+    assert len({thread for _, thread in used}) == 3
+    assert len({store for store, _ in used}) == (1 if share else 3)
 
 
 def test_sixteen_callers_make_twenty_thousand_calls_without_an_error(address: str) -> None:

@@ -27,7 +27,7 @@ def peer(tmp_path: Path) -> SQLitePeer:
 
 
 def import_(path: object, peer: SQLitePeer, *args: str, **kwargs: Any) -> "subprocess.CompletedProcess[str]":
-    return run("userprofile-server", "import", path, "--store", peer.url, *args, **kwargs)
+    return run("userprofile-server", "import", path, "--store", peer.settings.store, *args, **kwargs)
 
 
 def stored(peer: SQLitePeer, username: str) -> Any:
@@ -44,6 +44,20 @@ def test_a_hash_is_stored_as_it_is_and_the_type_added(peer: SQLitePeer, rows: Ro
     assert (done.returncode, done.stdout) == (0, "1 user imported (0 replaced an older one), 0 rows rejected\n")
     assert done.stderr == ""
     assert stored(peer, "johndoe") == row(email="j@example.com", type="userprofile")
+
+
+def test_a_document_that_lacks_the_type_is_kept_to_the_byte_all_the_same(peer: SQLitePeer, rows: Rows) -> None:
+    import_(rows(b'{"username":"johndoe", "hashed_password": "h", "n": 1.10 }'), peer)
+    assert peer.stored("userprofile::johndoe") == (
+        b'{"username":"johndoe", "hashed_password": "h", "n": 1.10 , "type": "userprofile"}'
+    )
+
+
+def test_a_file_that_cannot_be_read_is_said_in_a_line(peer: SQLitePeer) -> None:
+    done = import_("/proc/self/mem", peer)
+    assert done.returncode == 3
+    assert done.stderr == "error: /proc/self/mem can't be read: Input/output error\n"
+    assert done.stdout.startswith("0 users imported")
 
 
 def test_a_password_is_hashed_and_not_stored(peer: SQLitePeer, rows: Rows) -> None:
@@ -67,9 +81,9 @@ def test_an_exported_document_moves_unchanged_to_the_byte(peer: SQLitePeer, rows
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (b"not json", "not JSON: Expecting value at column 1"),
-        (b'{"username": "a"', "not JSON"),
-        (b'["a"]', "not a JSON object"),
+        (CANARY.encode(), "not JSON: Expecting value at column 1"),
+        (b'{"username": "a", "hashed_password": "h"', "not JSON"),
+        (b'["h"]', "not a JSON object"),
         (b"null", "not a JSON object"),
         (b'{"username": "\xff", "hashed_password": "h"}', "not UTF-8"),
         (b'{"username": "a", "username": "b", "hashed_password": "h"}', "a field stands there twice"),
@@ -77,8 +91,10 @@ def test_an_exported_document_moves_unchanged_to_the_byte(peer: SQLitePeer, rows
         (b"[" * 100_000, "nested too deeply"),
         (b'{"username": "a", "hashed_password": "h", "n": ' + b"[" * 500 + b"]" * 500 + b"}", "recursion limit"),
         (b'{"username": "a", "hashed_password": "h", "n": ' + b"1" * 5000 + b"}", "not JSON that can be kept"),
-        (b'{"username": "a", "hashed_password": "h", "n": 1e999}', "a number out of range"),
-        (b'{"username": "a", "hashed_password": "h", "x": "\\ud800"}', "valid Unicode"),
+        (b'{"username": "a", "password": "p", "n": 1e999}', "a number out of range"),
+        (b'{"username": "a", "password": "p", "x": "\\ud800"}', "valid Unicode"),
+        (b'{"username": "a", "hashed_password": "h", "x": "\\ud800"}', "Invalid JSON"),
+        (b'{"username": "a", "hashed_password": "h", "Password": "p"}', "named almost like password"),
         (b'{"username": "\\ud800", "hashed_password": "h"}', "username: must be valid Unicode"),
         (b'{"username": "a", "password": "\\ud800"}', "password: must be valid Unicode"),
         (row(type="order"), "type: Input should be 'userprofile'"),
@@ -102,6 +118,8 @@ def test_an_exported_document_moves_unchanged_to_the_byte(peer: SQLitePeer, rows
 def test_a_bad_row_is_reported_and_does_not_stop_the_others(
     peer: SQLitePeer, rows: Rows, bad: object, reason: str
 ) -> None:
+    if isinstance(bad, bytes):  # secrets in raw rows too
+        bad = bad.replace(b'"h"', b'"' + CANARY.encode() + b'"').replace(b'"p"', b'"' + PASSWORD_CANARY.encode() + b'"')
     done = import_(rows(row("first"), bad, row("last")), peer)
     assert done.returncode == 1
     assert done.stderr.startswith("line 2: ")

@@ -53,6 +53,23 @@ def test_a_second_server_on_the_same_port_is_an_error_and_the_first_goes_on(addr
         assert all(GetUser(channel)("johndoe").username for _ in range(20))
 
 
+def test_localhost_is_taken_if_any_of_its_addresses_is(address: str, user_store_url: str) -> None:
+    with raises(ListenError, match="Address already in use"):
+        server(address.replace("127.0.0.1", "localhost"), user_store_url).start()
+
+
+def test_localhost_serves_on_every_address_that_it_stands_for(user_store_url: str) -> None:
+    with server("localhost:0", user_store_url) as listen:
+        port = int(listen.removeprefix("localhost:"))
+        for target in dict.fromkeys(
+            f"[{a[0]}]:{port}" if ":" in a[0] else f"{a[0]}:{port}" for *_, a in socket.getaddrinfo("localhost", port)
+        ):
+            if target.startswith("[") and not socket.has_dualstack_ipv6():
+                continue
+            with grpc.insecure_channel(target) as channel:
+                assert GetUser(channel)("johndoe").username == "johndoe"
+
+
 def test_a_second_server_on_the_same_unix_socket_is_one_too(tmp_path: Path, user_store_url: str) -> None:
     listen = f"unix:{tmp_path / 'socket'}"
     with server(listen, user_store_url), grpc.insecure_channel(listen) as channel:

@@ -4,7 +4,9 @@ import os
 import resource
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -74,6 +76,35 @@ def test_a_newer_versions_database_is_refused(tmp_path: Path) -> None:
     make(path, "PRAGMA user_version = 2")
     with raises(StoreMisconfiguredError, match="newer version of userprofile"):
         open_url(url(path))
+
+
+def test_a_database_of_ours_without_its_table_is_damaged(tmp_path: Path) -> None:
+    path = make(tmp_path / "users.db", f"PRAGMA application_id = {0x75707266}")
+    with raises(StoreMisconfiguredError, match="damaged"):
+        open_url(url(path))
+
+
+def test_the_file_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    path = tmp_path / "users.db"
+    store = open_url(url(path))
+    store.put(JOHNDOE, timeout=5)
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()} == dict.fromkeys(
+        ["users.db", "users.db-wal", "users.db-shm"], "0o600"
+    )
+    store.close()
+
+
+def test_many_threads_may_open_a_file_that_is_not_there_yet_at_once(tmp_path: Path) -> None:
+    for round_ in range(20):
+        together = threading.Barrier(16)
+
+        def open_together(path: Path, together: threading.Barrier = together) -> None:
+            together.wait()
+            open_url(url(path)).close()
+
+        with ThreadPoolExecutor(16) as openers:
+            for opened in [openers.submit(open_together, tmp_path / f"{round_}.db") for _ in range(16)]:
+                opened.result()
 
 
 @contextmanager

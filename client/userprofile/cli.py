@@ -57,6 +57,8 @@ def get(username: str, target: str, timeout: float, as_json: bool) -> None:
     Exit status: 0 if found, 2 for a wrong option or an invalid username, 3 if there is no such user,
     4 if the service can't be reached or takes too long, 1 for anything else.
     """
+    if not target:
+        raise click.BadParameter("must not be empty", param_hint="--target")
     with UserProfileClient(target, timeout=timeout) as client:
         try:
             user = client.get_user(username)
@@ -68,7 +70,7 @@ def get(username: str, target: str, timeout: float, as_json: bool) -> None:
 
 def _explain(error: UserProfileError, target: str) -> str:
     if isinstance(error, ServiceUnavailableError) and error.reason is None:
-        return f"no userprofile server answers at {target}; is it running? (userprofile-server serve)"
+        return f"no userprofile server answers at {target}; is it running? ({error.message})"
     return str(error)
 
 

@@ -1,5 +1,8 @@
 """What a call can raise: one tree, so that `except UserProfileError` catches all of it."""
 
+import functools
+from typing import Any
+
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
@@ -24,6 +27,11 @@ class UserProfileError(Exception):
         """The service's reason, for example `USER_NOT_FOUND`; None if gRPC itself answered."""
         self.request_id = request_id
         """Finds the call in the server's log; None if it got no answer from the service."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Makes it picklable, for process pools and task queues."""
+        make = functools.partial(type(self), code=self.code, reason=self.reason, request_id=self.request_id)
+        return make, (self.message,)
 
     def __str__(self) -> str:
         """Returns the message with what helps to find the cause."""

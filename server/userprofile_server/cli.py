@@ -47,7 +47,7 @@ def serve(**values: Any) -> None:
     """Serve the users of a store.
 
     Prints "listening on HOST:PORT" to standard output as soon as calls are answered; logs go to
-    standard error. SIGTERM and SIGINT let calls in progress finish; a second one doesn't wait.
+    standard error. SIGTERM and SIGINT let calls in progress finish; a second one cuts them off.
 
     Exit status: 0 after a drain, 2 for a wrong option, 3 if the store or the address can't be used.
     """
@@ -64,7 +64,12 @@ def serve(**values: Any) -> None:
     except (StoreError, ListenError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(EXIT_FAILED)
-    click.echo(f"listening on {address}")
+    try:
+        click.echo(f"listening on {address}")
+    except OSError as error:
+        server.stop(grace=0)
+        click.echo(f"error: standard output can't be written: {error.strerror}", err=True)
+        sys.exit(EXIT_FAILED)
 
     def drain() -> None:
         server.stop()
@@ -103,7 +108,7 @@ def import_(file: BinaryIO, dry_run: bool, **values: Any) -> None:
 
     A row has a username, any of email, full_name and disabled, and either hashed_password, which
     is stored as it is, or password, which is hashed with Argon2id and not stored. Other fields are
-    kept as they stand. A user who is there already is replaced.
+    kept as they stand; only a row with a password is written anew as JSON. A user who is there already is replaced.
 
     \b
     {"username": "johndoe", "email": "johndoe@example.com", "password": "secret"}
@@ -130,6 +135,9 @@ def import_(file: BinaryIO, dry_run: bool, **values: Any) -> None:
             status = EXIT_ROWS_REJECTED if job.rejected else 0
         except StoreError as error:
             progress.report(f"error: {error}")
+            status = EXIT_FAILED
+        except OSError as error:
+            progress.report(f"error: {file.name} can't be read: {error.strerror}")
             status = EXIT_FAILED
         except KeyboardInterrupt:
             progress.report("interrupted")

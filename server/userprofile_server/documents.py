@@ -3,12 +3,15 @@
 The layout is that of the FastAPI + Couchbase tutorial, so that its data works unchanged.
 """
 
+import logging
 from typing import Literal
 
 from pydantic import ValidationError
 
 from userprofile_server.errors import CorruptDocumentError
 from userprofile_server.models import USERPROFILE_DOC_TYPE, User
+
+_log = logging.getLogger(__name__)
 
 _KEY_PREFIX = f"{USERPROFILE_DOC_TYPE}::"
 
@@ -51,6 +54,7 @@ def parse_user(username: str, document: bytes) -> User:
         problem = "username: differs from the document's key"
     # Raised out here because pydantic's error holds the document, hash included, and Python would
     # hang it on ours as __context__ inside the except block.
+    _log.debug("the document of %r is corrupt: %s", username, problem)
     raise CorruptDocumentError(problem)
 
 

@@ -54,11 +54,11 @@ class StoreHandle:
         """See `UserReader.get`. Raises at once while there is no store."""
         store = self._store
         if store is None:
-            raise _again(self.problem)
+            raise self._absence()
         try:
             user = store.get(username, timeout=timeout)
         except StoreError as error:
-            self.problem = error
+            self.problem = _again(error)
             self._failed.set()
             raise
         except DomainError:  # no such user, a corrupt document: the store has answered
@@ -129,13 +129,21 @@ class StoreHandle:
             self._store = None
             _log.warning("%s: the store doesn't answer: %s", self._name, self.problem)
 
+    def _absence(self) -> StoreError:
+        """What callers hear while there is no store. It isn't a timeout, whatever led to it: nobody has waited."""
+        if isinstance(self.problem, StoreMisconfiguredError):
+            return _again(self.problem)
+        return StoreUnavailableError(str(self.problem))
+
     def _note(self, error: StoreError) -> None:
-        if str(error) != str(self.problem):
+        known, self.problem = self.problem, _again(error)
+        if str(known) != str(self.problem):
             level = logging.ERROR if isinstance(error, StoreMisconfiguredError) else logging.WARNING
-            _log.log(level, "%s: %s", self._name, error)
-        self.problem = error
+            _log.log(level, "%s: %s", self._name, self.problem)
 
 
 def _again(problem: StoreError) -> StoreError:
-    """Returns a new error like `problem`: one that is raised by many threads would gather all their tracebacks."""
+    """Returns a new error like `problem`, without its traceback: its frames keep dead connections alive."""
+    if isinstance(problem, StoreMisconfiguredError):
+        return StoreMisconfiguredError(str(problem), permanent=problem.permanent)
     return type(problem)(str(problem))

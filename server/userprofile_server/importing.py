@@ -18,6 +18,7 @@ from userprofile_server.users import check_username
 _BATCH_ROWS = 1000
 _BATCH_SECONDS = 1.0  # rows with a password take so long to hash that a full batch would be a silent minute
 _PUT_TIMEOUT = 30.0
+_SECRET_FIELDS = frozenset({"password", "hashed_password"})
 _KNOWN_FIELDS = frozenset(UserInDB.model_fields)
 
 
@@ -141,6 +142,9 @@ def _refuse_constant(name: str) -> None:
 
 
 def _to_document(row: dict[str, Any], content: bytes, hash_password: Callable[[str], str]) -> Document:
+    for name in row:
+        if (meant := name.strip().casefold()) in _SECRET_FIELDS and name != meant:
+            raise RowError(f"a field is named almost like {meant}; it would be kept as it stands")
     stored = {name: value for name, value in row.items() if name != "password"}
     stored.setdefault("type", USERPROFILE_DOC_TYPE)
     password = row.get("password")
@@ -165,8 +169,7 @@ def _to_document(row: dict[str, Any], content: bytes, hash_password: Callable[[s
         raise RowError(f"username: {error}") from None
     if password is not None:
         stored["hashed_password"] = _hash(password, hash_password)
-    # A document that needs no change is kept to the byte.
-    document = Document(user.username, content if stored == row else _dump(stored))
+    document = Document(user.username, _dump(stored) if "password" in row else _with_type(row, content))
     if len(document.content) > MAX_DOCUMENT_BYTES:
         raise RowError(f"longer than {MAX_DOCUMENT_BYTES} bytes")
     try:
@@ -182,6 +185,13 @@ def _hash(password: str, hash_password: Callable[[str], str]) -> str:
     except UnicodeEncodeError:
         pass  # raised below, where the password doesn't hang on the error
     raise RowError("password: must be valid Unicode")
+
+
+def _with_type(row: dict[str, Any], content: bytes) -> bytes:
+    """Returns the document to the byte as it is, but for a type that it lacks."""
+    if "type" in row:
+        return content
+    return content[:-1] + b', "type": "%s"}' % USERPROFILE_DOC_TYPE.encode()
 
 
 def _dump(row: dict[str, Any]) -> bytes:

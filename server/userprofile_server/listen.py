@@ -1,5 +1,6 @@
 """Addresses to listen on: what they look like, and whether other machines can reach them."""
 
+import errno
 import ipaddress
 import re
 import socket
@@ -56,34 +57,56 @@ class ListenAddress:
         except ValueError:
             return False
 
-    def check_nobody_listens(self) -> None:
-        """Raises ListenError if a server is already alive on this Unix socket.
+    def resolve(self) -> "list[ListenAddress]":
+        """Returns this address, with the host's name replaced by each of the IP addresses that it stands for.
 
-        grpc removes an existing socket file before it binds, which would cut a running server off in
-        silence. For TCP the operating system refuses by itself.
+        grpc would bind a name as well, but is content with any one of its addresses: a second server
+        on `localhost` could take ::1 beside a first one on 127.0.0.1.
+
+        Raises:
+            ListenError: there is no such host.
         """
-        if self.port is not None or not Path(self.host).exists():
-            return
+        if self.port is None:
+            return [self]
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError as error:
+            raise self._error(error.strerror) from None
+        return list(dict.fromkeys(ListenAddress(str(address[0]), self.port) for *_, address in found))
+
+    def is_here(self) -> bool:
+        """Whether this machine has this IP address, and nobody listens on it yet.
+
+        Asked before grpc is: it would say neither what is wrong nor, for a Unix socket, that anything is.
+
+        Raises:
+            ListenError: a server listens there already, or this user may not listen there.
+        """
+        if self.port is None:
+            return self._is_free_path()
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as grpc does
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind((self.host, self.port))
+        except OSError as error:
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                return False
+            raise self._error(error.strerror) from None
+        return True
+
+    def _is_free_path(self) -> bool:
+        # grpc removes an existing socket file before it binds, which would cut a running server off in silence.
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(self.host)
-            except OSError:
-                return  # a file that a dead server left behind
-        raise ListenError(f"can't listen on {self}: another server is using it")
+            except (FileNotFoundError, ConnectionRefusedError):  # nothing there, or what a dead server left
+                return Path(self.host).parent.is_dir()
+            except OSError as error:
+                raise self._error(error.strerror) from None
+        raise self._error("another server is using it")
 
-    def explain_failure(self) -> ListenError:
-        """Asks the operating system for the reason that grpc keeps to itself when it couldn't bind."""
-        try:
-            if self.port is None:
-                with socket.socket(socket.AF_UNIX) as probe:
-                    probe.bind(self.host)
-                Path(self.host).unlink()
-            else:
-                for family, kind, proto, _, address in socket.getaddrinfo(
-                    self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-                ):
-                    with socket.socket(family, kind, proto) as probe:
-                        probe.bind(address)
-        except OSError as error:
-            return ListenError(f"can't listen on {self}: {error.strerror or error}")
-        return ListenError(f"can't listen on {self}")
+    def _error(self, reason: str | None) -> ListenError:
+        return ListenError(f"can't listen on {self}: {reason or 'unknown reason'}")

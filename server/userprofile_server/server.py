@@ -1,12 +1,13 @@
 """The server: puts the parts together, starts them in order and takes them down in order."""
 
+import dataclasses
 import logging
 import threading
 import time
 
 import grpc
 
-from userprofile_server.listen import ListenAddress
+from userprofile_server.listen import ListenAddress, ListenError
 from userprofile_server.readiness import Readiness
 from userprofile_server.rpc import health, pipeline
 from userprofile_server.rpc.health import Health
@@ -77,7 +78,7 @@ class UserProfileServer:
             self.stop(grace=0)
             raise
         self._readiness.start()
-        _log.info("serving on %s with %d workers", address, self._settings.workers)
+        _log.info("serving %s on %s with %d workers", self._settings.store, address, self._settings.workers)
         return address
 
     def stop(self, grace: float | None = None) -> None:
@@ -118,11 +119,16 @@ class UserProfileServer:
         self.stop()
 
     def _bind(self) -> str:
-        self._address.check_nobody_listens()
-        try:
-            port = self._grpc.add_insecure_port(str(self._address))
-        except RuntimeError:
-            raise self._address.explain_failure() from None
-        if self._address.port is None:
-            return str(self._address)
-        return str(ListenAddress(self._address.host, port))
+        port = self._address.port
+        bound = None
+        for address in self._address.resolve():
+            address = dataclasses.replace(address, port=bound or port)
+            if not address.is_here():
+                continue
+            try:
+                bound = self._grpc.add_insecure_port(str(address))
+            except RuntimeError:  # taken between our look and now
+                raise ListenError(f"can't listen on {address}") from None
+        if bound is None:
+            raise ListenError(f"can't listen on {self._address}: this machine has no such address")
+        return str(dataclasses.replace(self._address, port=port if port is None else bound))

@@ -1,4 +1,4 @@
-"""What every store has to do. A new store joins with a Peer in `peers.py` and a line in the fixture below."""
+"""What every store has to do. A new store joins with a Peer in `peers.py` and a line in the table there."""
 
 import threading
 from collections.abc import Iterator
@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from tests.canary import CANARY, raises
-from tests.conformance.peers import Peer, SQLitePeer
+from tests.conformance.peers import PEERS, Peer
 from tests.support import document
 from userprofile_server.errors import CorruptDocumentError, StoreUnavailableError, UserNotFoundError
 from userprofile_server.models import User
 from userprofile_server.stores import Document, UserStore
 
-PEERS = {"sqlite": SQLitePeer}
-
 
 @pytest.fixture(params=PEERS)
-def peer(request: pytest.FixtureRequest, tmp_path: Path) -> Peer:
-    return PEERS[request.param](tmp_path)
+def peer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Peer]:
+    peer = PEERS[request.param](tmp_path)
+    yield peer
+    peer.close()
 
 
 @pytest.fixture

@@ -17,19 +17,20 @@ _log = logging.getLogger(__name__)
 
 
 def with_error_boundary(handle: Handler) -> Handler:
-    """Answers errors by the table. Left alone, grpc would send any exception's text to the caller."""
+    """Answers errors by the table. Left alone, grpc would send any exception's text to the caller.
+
+    What is inside doesn't call `context.abort()`: it raises the domain's errors.
+    """
 
     def handle_within_boundary(request: object, context: grpc.ServicerContext) -> object:
         try:
             return handle(request, context)
         except DomainError as error:
             answer = ANSWERS.get(type(error), UNEXPECTED)
-            _log.log(answer.log_level, "%s: %s", answer.reason, error)
+            _log.log(answer.log_level, ": ".join(filter(None, (answer.reason, str(error)))))
             _abort(context, answer, error)
         # BaseException: grpc would leave a call unanswered on SystemExit or a panic of a native module.
-        except BaseException as error:
-            if type(error) is Exception and context.code() is not None:  # type: ignore[attr-defined]
-                raise  # what context.abort() raises: the status is set already
+        except BaseException as error:  # noqa: BLE001
             _log.error("%s", UNEXPECTED.reason, exc_info=error)
             _abort(context, UNEXPECTED, error)
 

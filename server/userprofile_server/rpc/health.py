@@ -1,4 +1,8 @@
-"""Health checking by the standard protocol (https://grpc.io/docs/guides/health-checking/)."""
+"""Health checking by the standard protocol (https://grpc.io/docs/guides/health-checking/).
+
+Our own servicer, because the one in grpcio-health-checking sends to watchers while it holds the lock
+that every check and the drain need: one watcher that doesn't read would stop them all.
+"""
 
 import threading
 from collections.abc import Callable
@@ -6,87 +10,122 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import HealthServicer
 
 from userprofile_server.rpc.handler import on_own_threads
 
 SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+_Status = health_pb2.HealthCheckResponse
+_Send = Callable[[health_pb2.HealthCheckResponse | None], None]
 
 
 class Health:
     """Says whether the server as a whole, and each of its services, may be sent calls.
 
     Answers on a thread of its own, so that a check gets through while all workers are busy, and
-    never touches the store.
+    never touches the store. Watchers are told by other threads: a slow one makes nobody else wait.
     """
 
     def __init__(self, *services: str) -> None:
         """Begins as NOT_SERVING."""
         self._services = ("", *services)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="health")
-        self._servicer = HealthServicer()
+        self._status: int = _Status.NOT_SERVING
         self._watches: set[_Watch] = set()
         self._draining = False
-        self._lock = threading.Lock()
-        self.set_serving(False)
+        self._lock = threading.Lock()  # never held while anything is sent
+        self._answering = ThreadPoolExecutor(1, thread_name_prefix="health")
+        self._telling = ThreadPoolExecutor(4, thread_name_prefix="health watch")
 
     def add_to(self, server: grpc.Server) -> None:
         """Registers the service."""
         handlers = {
             "Check": grpc.unary_unary_rpc_method_handler(
-                on_own_threads(self._servicer.Check, self._executor),
+                on_own_threads(self._check, self._answering),
                 request_deserializer=health_pb2.HealthCheckRequest.FromString,
-                response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
+                response_serializer=_Status.SerializeToString,
             ),
             "Watch": grpc.unary_stream_rpc_method_handler(
-                on_own_threads(self._watch, self._executor, non_blocking=True),
+                on_own_threads(self._watch, self._answering, non_blocking=True),
                 request_deserializer=health_pb2.HealthCheckRequest.FromString,
-                response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
+                response_serializer=_Status.SerializeToString,
             ),
         }
         server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
     def set_serving(self, serving: bool) -> None:
         """Tells all who ask and all who watch. Does nothing once `drain` was called."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in self._services:
-            self._servicer.set(service, status)
+        self._set(_Status.SERVING if serving else _Status.NOT_SERVING)
 
     def drain(self) -> None:
-        """Says NOT_SERVING from now on and ends all watches: left open, one would use up the drain's grace."""
-        self._servicer.enter_graceful_shutdown()
-        with self._lock:
-            self._draining = True
-            watches = list(self._watches)
-        for watch in watches:
-            watch.send(None)
+        """Says NOT_SERVING from now on and ends all watches: left open, one would use up the drain's grace.
+
+        Doesn't wait for watchers to hear of it.
+        """
+        self._set(_Status.NOT_SERVING, draining=True)
 
     def close(self) -> None:
-        """Ends the thread."""
-        self._executor.shutdown()
+        """Ends the threads. To be called once grpc has stopped: no call is left then that could hold one of them."""
+        self._answering.shutdown()
+        self._telling.shutdown()
 
-    def _watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, send: "_Send") -> None:
-        watch = _Watch(send)
-        context.add_callback(lambda: self._watches.discard(watch))
-        self._servicer.Watch(request, context, watch.send)
+    def _set(self, status: int, *, draining: bool = False) -> None:
+        with self._lock:
+            if self._draining:
+                return
+            self._status = status
+            self._draining = draining
+            watches = list(self._watches)
+        for watch in watches:
+            watch.tell(status, last=draining)
+
+    def _check(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext) -> _Status:
+        if request.service not in self._services:
+            context.abort(grpc.StatusCode.NOT_FOUND, "This server has no such service.")
+        return _Status(status=self._status)
+
+    def _watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, send: _Send) -> None:
+        watch = _Watch(send, self._telling, known=request.service in self._services)
+        context.add_callback(lambda: self._forget(watch))
         with self._lock:
             self._watches.add(watch)
-            draining = self._draining
-        if draining:
-            watch.send(None)
+            status, draining = self._status, self._draining
+        watch.tell(status, last=draining)
 
-
-_Send = Callable[[health_pb2.HealthCheckResponse | None], None]
+    def _forget(self, watch: "_Watch") -> None:
+        with self._lock:
+            self._watches.discard(watch)
 
 
 class _Watch:
-    """One open stream, which may be ended by us or by the client; the second one to end it does nothing."""
+    """One open stream. What it was not told in time is overtaken by what is true now."""
 
-    def __init__(self, send: _Send) -> None:
+    def __init__(self, send: _Send, executor: ThreadPoolExecutor, *, known: bool) -> None:
+        self._known = known
         self._send = send
-        self._open = True
+        self._executor = executor
+        self._lock = threading.Lock()  # never held while anything is sent
+        self._waiting: list[health_pb2.HealthCheckResponse | None] = []
+        self._sending = False
+        self._ended = False
 
-    def send(self, response: health_pb2.HealthCheckResponse | None) -> None:
-        if self._open:
-            self._open = response is not None
-            self._send(response)
+    def tell(self, status: int, *, last: bool = False) -> None:
+        # By the protocol a stream stays open for a service that isn't here, which may come later.
+        news = _Status(status=status if self._known else _Status.SERVICE_UNKNOWN)
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = last
+            self._waiting = [news, None] if last else [news]
+            if self._sending:
+                return
+            self._sending = True
+        self._executor.submit(self._send_waiting)
+
+    def _send_waiting(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._sending = False
+                    return
+                response = self._waiting.pop(0)
+            self._send(response)  # returns when it is sent, or the stream has ended

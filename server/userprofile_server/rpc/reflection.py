@@ -1,5 +1,6 @@
 """Server reflection, which lets grpcurl list, describe and call without the protos, in its v1 and v1alpha form."""
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from userprofile_server.rpc.handler import on_own_threads
+
+_STREAM_SECONDS = 30.0
+"""How long a stream may stay open."""
 
 _V1ALPHA = reflection.SERVICE_NAME
 _V1 = "grpc.reflection.v1.ServerReflection"
@@ -23,6 +27,7 @@ class Reflection:
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="reflection")
         self._servicer = reflection.ReflectionServicer((*services, _V1, _V1ALPHA))
         self._streams: set[grpc.ServicerContext] = set()
+        self._draining = False
 
     def add_to(self, server: grpc.Server) -> None:
         """Registers the service under both names; the two differ in nothing else."""
@@ -36,6 +41,7 @@ class Reflection:
 
     def drain(self) -> None:
         """Cancels all open streams: left open, one would use up the grace of the drain."""
+        self._draining = True
         for context in list(self._streams):
             context.cancel()
 
@@ -46,7 +52,16 @@ class Reflection:
     def _serve(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         self._streams.add(context)
         context.add_callback(lambda: self._streams.discard(context))
-        yield from self._servicer.ServerReflectionInfo(requests, context)
+        if self._draining:
+            context.cancel()
+        # Each stream holds a thread; a few forgotten ones shall not end reflection for everybody.
+        limit = threading.Timer(_STREAM_SECONDS, context.cancel)
+        limit.daemon = True
+        limit.start()
+        try:
+            yield from self._servicer.ServerReflectionInfo(requests, context)
+        finally:
+            limit.cancel()
 
 
 def _describe_v1() -> None:

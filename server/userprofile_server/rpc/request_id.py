@@ -22,12 +22,9 @@ def with_request_id(handle: Handler) -> Handler:
 
     def handle_with_request_id(request: object, context: grpc.ServicerContext) -> object:
         request_id = _from_caller(context) or f"{random.getrandbits(128):032x}"
-        current.set(request_id)
+        current.set(request_id)  # grpc runs every call in a context of its own
         context.set_trailing_metadata(((METADATA_KEY, request_id),))
-        try:
-            return handle(request, context)
-        finally:
-            current.set("-")
+        return handle(request, context)
 
     return handle_with_request_id
 

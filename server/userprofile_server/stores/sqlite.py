@@ -1,9 +1,12 @@
 """The embedded store: one SQLite file, no server. Documents are kept as JSON under the keys of every other store."""
 
+import logging
+import os
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -19,6 +22,8 @@ from userprofile_server.errors import (
 from userprofile_server.models import User
 from userprofile_server.settings import StoreSettings
 from userprofile_server.stores.base import Document, UserStore
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -66,7 +71,7 @@ class SQLiteUserStore:
         Raises:
             StoreMisconfiguredError: not a database, another application's, a newer version's, read-only.
             StoreUnavailableError: the disk is full or fails.
-            StoreTimeoutError: another process has kept the file locked for 5 seconds.
+            StoreTimeoutError: a writer has kept the file locked for 5 seconds.
         """
         self._path = path
         self._connection = self._guard(self._connect)
@@ -96,8 +101,11 @@ class SQLiteUserStore:
         self._connection.close()
 
     def _connect(self) -> sqlite3.Connection:
+        with suppress(OSError):  # what is wrong with the path SQLite says better
+            # A file of password hashes is nobody else's to read; SQLite gives -wal and -shm the same mode.
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDONLY, 0o600))
         connection = sqlite3.connect(
-            f"file:{quote(str(self._path))}?mode=rwc",
+            f"file:{quote(os.fsencode(self._path))}?mode=rwc",
             uri=True,
             timeout=0,  # waiting for a lock is ours, by each call's own timeout
             isolation_level=None,  # transactions begin where the code says so
@@ -107,12 +115,10 @@ class SQLiteUserStore:
         return connection
 
     def _prepare(self) -> None:
-        header = self._read_header()
-        if header == (0, 0) and self._is_empty():
+        application_id, version, tables = self._in_transaction(self._describe, begin="BEGIN")
+        if not application_id and not tables:
             self._connection.execute("PRAGMA journal_mode = WAL")
-            self._in_transaction(self._create)
-            header = self._read_header()
-        application_id, version = header
+            application_id, version, tables = self._in_transaction(self._create)
         if application_id != _APPLICATION_ID:
             raise StoreMisconfiguredError(f"{self._path} is the database of another application", permanent=True)
         if version > _SCHEMA_VERSION:
@@ -121,22 +127,24 @@ class SQLiteUserStore:
                 f" (schema {version}; this version knows {_SCHEMA_VERSION})",
                 permanent=True,
             )
+        if "userprofiles" not in tables:
+            raise StoreMisconfiguredError(f"{self._path} is damaged: its table is missing", permanent=True)
 
-    def _read_header(self) -> tuple[int, int]:
-        return self._pragma("application_id"), self._pragma("user_version")
+    def _describe(self) -> tuple[int, int, list[str]]:
+        tables = [name.decode() for (name,) in self._connection.execute("SELECT name FROM sqlite_master")]
+        return self._pragma("application_id"), self._pragma("user_version"), tables
 
     def _pragma(self, name: str) -> int:
         value: int = self._connection.execute(f"PRAGMA {name}").fetchone()[0]
         return value
 
-    def _is_empty(self) -> bool:
-        return self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
-
-    def _create(self) -> None:
-        if self._is_empty():  # else another worker was faster
+    def _create(self) -> tuple[int, int, list[str]]:
+        if not self._describe()[2]:  # else another worker was faster
             self._connection.execute(_SCHEMA)
             self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            _log.info("made a new, empty database: %s", self._path)
+        return self._describe()
 
     def _read(self, key: str, timeout: float) -> bytes | None:
         try:
@@ -162,8 +170,8 @@ class SQLiteUserStore:
 
         return self._in_transaction(write)
 
-    def _in_transaction(self, work: Callable[[], T]) -> T:
-        self._connection.execute("BEGIN IMMEDIATE")
+    def _in_transaction(self, work: Callable[[], T], begin: str = "BEGIN IMMEDIATE") -> T:
+        self._connection.execute(begin)
         try:
             result = work()
             self._connection.execute("COMMIT")
@@ -184,7 +192,7 @@ class SQLiteUserStore:
                     raise
             left = deadline - time.monotonic()
             if left <= 0:
-                raise StoreTimeoutError("the database file is locked by another process")
+                raise StoreTimeoutError("another writer has locked the database file")
             time.sleep(min(_BUSY_PAUSE, left))
 
     def _guard(self, attempt: Callable[[], T]) -> T:

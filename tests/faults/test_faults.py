@@ -1,0 +1,334 @@
+"""Each way in which a cluster can fail, under a steady load of calls through the real gRPC server.
+
+Of every fault is asserted: each call ends by its deadline with the error table's status, right answers
+are right, the service recovers by itself within three seconds of the fault's end, and its threads
+and sockets are back where they were.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import SecretStr
+
+from tests.couchbase_node import TestCluster
+from tests.couchbase_node.protocol import Opcode, Status
+from tests.faults.load import MISCONFIGURED, OK, TIMEOUT, UNAVAILABLE, USERS, Load
+from tests.support import CallError, GetUser, document, eventually
+from userprofile_server.server import UserProfileServer
+from userprofile_server.settings import ServeSettings
+
+DEADLINE = 1.0
+STORE_TIMEOUT = 0.4
+RECOVERY = 3.0
+FAULT_SECONDS = 1.5  # longer than the store's timeout, so that calls, probes and connections all meet the fault
+WORKERS = 4
+
+
+def key(username: str) -> str:
+    return f"userprofile::{username}"
+
+
+def fill(cluster: TestCluster) -> None:
+    for username in USERS:
+        cluster.put(key(username), document(username, full_name=f"Name of {username}"))
+
+
+def settings(cluster: TestCluster, **overrides: object) -> ServeSettings:
+    return ServeSettings(
+        **{
+            "store": f"couchbase://{cluster.hosts}/default",
+            "couchbase_username": "username",
+            "couchbase_password": SecretStr("password"),
+            "listen": "127.0.0.1:0",
+            "workers": WORKERS,
+            "store_timeout": STORE_TIMEOUT,
+            **overrides,
+        }
+    )
+
+
+@dataclass
+class Service:
+    """A server over a cluster, under load."""
+
+    cluster: TestCluster
+    address: str
+    load: Load
+
+    def health(self) -> int:
+        with grpc.insecure_channel(self.address) as channel:
+            return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5).status
+
+
+@contextmanager
+def running(cluster: TestCluster, **overrides: object) -> Iterator[Service]:
+    with (
+        UserProfileServer(settings(cluster, **overrides)) as address,
+        Load(address, deadline=DEADLINE) as load,
+    ):
+        yield Service(cluster, address, load)
+    load.check_deadlines()
+    assert "WRONG ANSWER" not in load.since(0)
+
+
+@pytest.fixture(scope="module")
+def one() -> Iterator[Service]:
+    """A service over one node, shared by the tests: that it is whole again after each is what they assert."""
+    with TestCluster() as cluster:
+        fill(cluster)
+        with running(cluster) as service:
+            yield service
+
+
+def resources() -> tuple[int, ...]:
+    """Threads, native ones included, and open files, sockets included."""
+    return tuple(len(list(Path(f"/proc/self/{kind}").iterdir())) for kind in ("task", "fd"))
+
+
+def whole(service: Service, within: float = RECOVERY) -> None:
+    """Waits until calls are answered again."""
+    eventually(service.load.flowing, f"recovered; of late: {service.load.since(time.monotonic() - 1)}", within)
+
+
+@contextmanager
+def fault(service: Service) -> Iterator[float]:
+    """What is done in its block is a fault, which is over at its end."""
+    eventually(service.load.flowing, "whole before the fault", 10)
+    before = resources()
+    began = time.monotonic()
+    yield began
+    whole(service)
+    # A connection that was given up closes its threads and sockets a moment later.
+    eventually(lambda: all(now <= then for now, then in zip(resources(), before, strict=True)), "resources are back")
+
+
+def last(seconds: float = FAULT_SECONDS) -> None:
+    """Lets a fault last."""
+    time.sleep(seconds)
+
+
+FAULTS: dict[str, tuple[dict[str, object], set[str]]] = {
+    # The faults of a node, and the outcomes that calls may have meanwhile.
+    "frozen": ({"frozen": True}, {TIMEOUT, UNAVAILABLE}),
+    "accepts and says nothing": ({"mute": True}, {TIMEOUT, UNAVAILABLE}),
+    "slower than the timeout": ({"delay": STORE_TIMEOUT * 2}, {TIMEOUT, UNAVAILABLE}),
+    "resets in the middle of a frame": ({"reset_mid_frame": True}, {TIMEOUT, UNAVAILABLE}),
+    "cuts frames off": ({"truncate": True}, {TIMEOUT, UNAVAILABLE}),
+    "temporary failure": ({"statuses": {Opcode.GET: Status.TEMPORARY_FAILURE}}, {UNAVAILABLE}),
+    "not my vbucket": ({"statuses": {Opcode.GET: Status.NOT_MY_VBUCKET}}, {UNAVAILABLE, TIMEOUT}),
+    "no access": ({"statuses": {Opcode.GET: Status.NO_ACCESS}}, {MISCONFIGURED}),
+    "unknown status": ({"statuses": {Opcode.GET: 0xEE}}, {UNAVAILABLE}),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_node_that_misbehaves(one: Service, name: str) -> None:
+    faults, outcomes = FAULTS[name]
+    with fault(one):
+        one.cluster.fault(**faults)
+        time.sleep(0.05)  # what was on its way when it began may still be answered
+        began = time.monotonic()
+        last()
+        seen = one.load.since(began)
+        one.cluster.fault()
+    assert seen
+    assert seen.keys() <= outcomes
+    assert one.health() == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_node_that_is_merely_slow_is_waited_for(one: Service) -> None:
+    with fault(one) as began:
+        one.cluster.fault(delay=STORE_TIMEOUT / 8)
+        last()
+        one.cluster.fault()
+    assert one.load.since(began).keys() == {OK}
+
+
+def test_connections_that_are_reset_are_made_again(one: Service) -> None:
+    with fault(one) as began:
+        for _ in range(5):
+            one.cluster.close_connections()
+            last(0.2)
+    assert one.load.since(began).keys() <= {OK, UNAVAILABLE, TIMEOUT}
+
+
+def test_a_node_that_refuses(one: Service) -> None:
+    with fault(one):
+        one.cluster.stop()
+        began = time.monotonic()
+        last(3)
+        seen = one.load.since(began)
+        one.cluster.start()
+    assert seen.keys() <= {UNAVAILABLE, TIMEOUT}
+
+
+def test_once_the_cluster_is_known_to_be_lost_nobody_waits_for_it(one: Service) -> None:
+    with fault(one), grpc.insecure_channel(one.address) as channel:
+        one.cluster.fault(frozen=True)
+        last(3)
+        # Less time than any timeout of the store: had the call waited, its deadline would be over.
+        error = GetUser(channel).error("user0", timeout=STORE_TIMEOUT / 2)
+        one.cluster.fault()
+    assert f"{error.code.name} {error.reason}" == UNAVAILABLE
+
+
+def test_a_node_that_flaps(one: Service) -> None:
+    with fault(one) as began:
+        for _ in range(8):
+            one.cluster.stop()
+            last(0.15)
+            one.cluster.start()
+            last(0.15)
+    assert one.load.since(began).keys() <= {OK, UNAVAILABLE, TIMEOUT}
+
+
+def test_a_password_that_is_changed_and_changed_back(one: Service) -> None:
+    with fault(one):
+        one.cluster.users["username"] = "another"
+        one.cluster.close_connections()
+        began = time.monotonic()
+        eventually(lambda: MISCONFIGURED in one.load.since(began), "calls say that it is our mistake")
+        seen = one.load.since(began)
+        one.cluster.users["username"] = "password"
+    assert seen.keys() <= {UNAVAILABLE, TIMEOUT, MISCONFIGURED}
+
+
+def test_a_bucket_that_is_dropped_and_made_again(one: Service) -> None:
+    with fault(one):
+        dropped = one.cluster.drop_bucket()
+        began = time.monotonic()
+        eventually(lambda: MISCONFIGURED in one.load.since(began), "calls say that it is our mistake")
+        seen = one.load.since(began)
+        one.cluster.restore_bucket(dropped)
+    assert seen.keys() <= {UNAVAILABLE, TIMEOUT, MISCONFIGURED}
+
+
+@pytest.mark.timeout(180)
+def test_a_node_that_is_killed_and_restarted_twenty_times_leaves_nothing_behind(one: Service) -> None:
+    with fault(one) as began:
+        for round_ in range(20):
+            one.cluster.stop()
+            last(0.1 + 0.05 * (round_ % 4))
+            one.cluster.start()
+            whole(one)
+            if round_ == 4:
+                before = memory()
+    assert one.load.since(began).keys() <= {OK, UNAVAILABLE, TIMEOUT}
+    assert memory() < before + 32 * 1024 * 1024
+
+
+def memory() -> int:
+    """This process's resident memory, in bytes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[Service]:
+    with TestCluster(3) as cluster:
+        fill(cluster)
+        with running(cluster, unready_after=3.0) as service:
+            yield service
+
+
+@pytest.mark.parametrize("how", ["refuses", "frozen"])
+def test_one_lost_node_leaves_the_others_users_readable_and_the_service_serving(three: Service, how: str) -> None:
+    def on_lost_node(username: str) -> bool:
+        return three.cluster.owner_of(key(username)) == 1
+
+    with fault(three):
+        if how == "refuses":
+            three.cluster.stop(1)
+        else:
+            three.cluster.fault(1, frozen=True)
+        last(0.1)
+        began = time.monotonic()
+        last(5)  # longer than it takes to become unready
+        healthy = three.health()
+        lost = three.load.since(began, on_lost_node)
+        others = three.load.since(began, lambda username: not on_lost_node(username))
+        if how == "refuses":
+            three.cluster.start(1)
+        else:
+            three.cluster.fault(1)
+    assert healthy == health_pb2.HealthCheckResponse.SERVING
+    assert lost.keys() <= {UNAVAILABLE, TIMEOUT}
+    assert lost
+    assert others.keys() == {OK}
+
+
+def test_vbuckets_that_move_to_another_node_are_followed_without_an_error(three: Service) -> None:
+    with fault(three) as began:
+        for source, target in [(0, 1), (1, 2), (2, 0)]:
+            three.cluster.move_vbuckets(source, target)
+            last(0.5)
+    assert three.load.since(began).keys() == {OK}
+
+
+Step = Callable[[TestCluster], None]
+
+
+def change_password(cluster: TestCluster) -> None:
+    cluster.users["username"] = "another"
+
+
+def restore_password(cluster: TestCluster) -> None:
+    cluster.users["username"] = "password"
+
+
+STARTS: dict[str, tuple[Step, Step, str]] = {
+    "refuses": (TestCluster.stop, TestCluster.start, UNAVAILABLE),
+    "says nothing": (lambda cluster: cluster.fault(mute=True), TestCluster.fault, UNAVAILABLE),
+    "frozen": (lambda cluster: cluster.fault(frozen=True), TestCluster.fault, UNAVAILABLE),
+    "wrong password": (change_password, restore_password, MISCONFIGURED),
+}
+
+
+@pytest.mark.parametrize("how", STARTS)
+def test_a_server_that_starts_without_its_cluster_comes_alive_by_itself(how: str) -> None:
+    break_, mend, outcome = STARTS[how]
+    with TestCluster() as cluster:
+        fill(cluster)
+        break_(cluster)
+        with running(cluster) as service:
+            assert service.health() == health_pb2.HealthCheckResponse.NOT_SERVING
+            with grpc.insecure_channel(service.address) as channel:
+                # All at once, and with less time than connecting takes: nobody waits for a connection.
+                errors = [GetUser(channel).error("user0", timeout=0.3) for _ in range(3 * WORKERS)]
+            assert {f"{error.code.name} {error.reason}" for error in errors} == {outcome}
+            mend(cluster)
+            whole(service)
+            assert service.health() == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_health_tells_of_a_long_silence_and_of_its_end() -> None:
+    with TestCluster() as cluster:
+        fill(cluster)
+        with running(cluster, unready_after=3.0) as service:
+            whole(service)
+            cluster.stop()
+            last(1)
+            assert service.health() == health_pb2.HealthCheckResponse.SERVING
+            eventually(lambda: service.health() == health_pb2.HealthCheckResponse.NOT_SERVING, "unready", 10)
+            last(5)  # lost for longer than any timeout
+            cluster.start()
+            whole(service)
+            eventually(lambda: service.health() == health_pb2.HealthCheckResponse.SERVING, "ready", RECOVERY)
+
+
+def test_a_server_without_its_cluster_stops_like_any_other() -> None:
+    with TestCluster() as cluster:
+        cluster.fault(mute=True)
+        server = UserProfileServer(settings(cluster))
+        address = server.start()
+        with grpc.insecure_channel(address) as channel:
+            assert CallError.of(lambda: GetUser(channel)("user0")).reason == "STORE_UNAVAILABLE"
+        server.stop()
+        eventually(lambda: cluster.connections == 0, "all connections are closed")

@@ -187,9 +187,9 @@ class ServerProcess:
                 self.stderr += line
 
 
-def eventually(condition: Callable[[], object], what: str, timeout: float = 10) -> None:
+def eventually(condition: Callable[[], object], what: str | Callable[[], str], timeout: float = 10) -> None:
     """Waits for a condition."""
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what() if callable(what) else what}"
         time.sleep(0.01)

@@ -1,8 +1,8 @@
 """The operators' command line: `userprofile-server serve`, `import` and `check`."""
 
 import logging
-import queue
 import signal
+import socket
 import sys
 import threading
 from typing import Any, BinaryIO
@@ -20,6 +20,8 @@ from userprofile_server.settings import ServeSettings, StoreSettings
 from userprofile_server.stores import open_store
 
 _log = logging.getLogger(__name__)
+
+_DRAINED = b"\0"  # no signal has this number
 
 EXIT_ROWS_REJECTED = 1
 EXIT_FAILED = 3
@@ -55,10 +57,12 @@ def serve(**values: Any) -> None:
     logs.configure(settings.log_level)
     server = UserProfileServer(settings)
     # What the main thread waits for: signals, and the end of the drain that the first of them begins.
-    # A SimpleQueue, because its put() is safe in a signal handler.
-    events: queue.SimpleQueue[str] = queue.SimpleQueue()
+    # By a socket, because one that arrives just before a lock is waited for wouldn't end the waiting.
+    events, tell = socket.socketpair()
+    tell.setblocking(False)
+    signal.set_wakeup_fd(tell.fileno())
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: events.put("signal"))
+        signal.signal(number, lambda *_: None)
     try:
         address = server.start()
     except (StoreError, ListenError) as error:
@@ -73,11 +77,11 @@ def serve(**values: Any) -> None:
 
     def drain() -> None:
         server.stop()
-        events.put("drained")
+        tell.send(_DRAINED)
 
-    events.get()
+    events.recv(1)
     threading.Thread(target=drain, name="drain").start()
-    while events.get() != "drained":
+    while events.recv(1) != _DRAINED:
         server.stop(grace=0)
     _log.info("stopped")
 

@@ -158,6 +158,8 @@ class Session(asyncio.Protocol):
 
     def _send(self, request: Request, frame: bytes) -> None:
         faults = self._node.faults
+        if self._transport.is_closing():
+            return
         if request.opcode not in _DOCUMENT_OPCODES:
             self._transport.write(frame)
         elif faults.reset_mid_frame:
@@ -167,8 +169,12 @@ class Session(asyncio.Protocol):
             self._transport.write(frame[: len(frame) // 2])
             self._transport.close()
         elif faults.delay:
-            asyncio.get_running_loop().call_later(faults.delay, self._transport.write, frame)
+            asyncio.get_running_loop().call_later(faults.delay, self._send_late, frame)
         else:
+            self._transport.write(frame)
+
+    def _send_late(self, frame: bytes) -> None:
+        if not self._transport.is_closing():
             self._transport.write(frame)
 
     def _answer(self, request: Request) -> bytes:

@@ -6,10 +6,11 @@ INSTALLED := $(VENV)/.installed
 DEMO_STORE := build/demo.db
 # Tools of other languages, for their own targets only.
 GRPCURL := .tools/bin/grpcurl
+COUCHBASEMOCK := .tools/CouchbaseMock-1.5.27.jar
 BUF := tools/node_modules/.bin/buf
 
 .DEFAULT_GOAL := help
-.PHONY: help setup protos run test test-grpcurl test-package lint lint-protos format types docs lock clean
+.PHONY: help setup protos run test test-grpcurl test-package test-couchbasemock test-couchbase test-gocb lint lint-protos format types docs lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -43,6 +44,19 @@ test: $(INSTALLED) ## Run the tests
 
 test-grpcurl: $(INSTALLED) $(GRPCURL) ## Run the tests with the real grpcurl (needs Go)
 	@GRPCURL=$(abspath $(GRPCURL)) $(BIN)/python -m pytest tests/external/check_grpcurl.py
+
+test-couchbasemock: $(INSTALLED) $(COUCHBASEMOCK) ## Run the stores' conformance suite on CouchbaseMock (needs Java and Maven)
+	@COUCHBASEMOCK=$(abspath $(COUCHBASEMOCK)) $(BIN)/python -m pytest tests/conformance tests/external/check_couchbasemock.py
+
+test-couchbase: $(INSTALLED) ## Run it on the cluster at USERPROFILE_TEST_COUCHBASE; see docs/couchbase.md
+	@test -n "$$USERPROFILE_TEST_COUCHBASE" || { echo 'USERPROFILE_TEST_COUCHBASE=couchbase://HOST/BUCKET is needed; see docs/couchbase.md'; exit 2; }
+	@$(BIN)/python -m pytest tests/conformance
+
+test-gocb: $(INSTALLED) ## Try the test node with Couchbase's Go SDK (needs Go)
+	@$(BIN)/python -m pytest tests/external/check_gocb.py
+
+$(COUCHBASEMOCK):
+	@mvn --quiet --batch-mode dependency:copy -Dartifact=com.couchbase.mock:CouchbaseMock:1.5.27 -DoutputDirectory=$(abspath $(@D))
 
 test-package: $(INSTALLED) ## Build the wheel and the sdist, install and try them
 	@$(BIN)/python -m pytest tests/external/check_package.py

@@ -115,6 +115,8 @@ class Session(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for name in (transport.get_extra_info("peercert") or {}).get("subject", ()):
+            self._authenticated |= dict(name).get("commonName") in self._cluster.users  # no password, no SASL
         self._node._sessions.add(self)
         self._node.connections_made += 1
         self.faults_changed()

@@ -76,6 +76,7 @@ NEVER: frozenset[type[Exception]] = frozenset(
         # Of values that the SDK would encode or encrypt: ours are bytes already.
         sdk.CryptoException,
         sdk.CryptoKeyNotFoundException,
+        sdk.DecrypterAlreadyExistsException,
         sdk.DecrypterNotFoundException,
         sdk.DecryptionFailureException,
         sdk.EncrypterAlreadyExistsException,

@@ -1,0 +1,364 @@
+"""The Couchbase store's own ways, by the real SDK over real sockets. What all stores must do is in conformance/."""
+
+import inspect
+import json
+import os
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from couchbase import exceptions as sdk
+from pydantic import SecretStr, ValidationError
+
+from tests.canary import CANARY, raises
+from tests.conformance.peers import couchbase_settings
+from tests.couchbase_node import TestCluster
+from tests.couchbase_node.protocol import Opcode
+from tests.support import ServerProcess, document, run
+from userprofile_server.errors import (
+    CorruptDocumentError,
+    StoreError,
+    StoreMisconfiguredError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    UserNotFoundError,
+)
+from userprofile_server.settings import StoreSettings
+from userprofile_server.stores import Document, UserStore, couchbase_errors, open_store
+from userprofile_server.stores.couchbase import CouchbaseURL
+
+KEY = "userprofile::johndoe"
+
+
+@pytest.fixture
+def cluster() -> Iterator[TestCluster]:
+    with TestCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def settings(cluster: TestCluster) -> StoreSettings:
+    return couchbase_settings(f"couchbase://{cluster.hosts}/default")
+
+
+@pytest.fixture
+def store(settings: StoreSettings) -> Iterator[UserStore]:
+    store = open_store(settings)
+    yield store
+    store.close()
+
+
+class TestURL:
+    def test_names_hosts_bucket_scope_and_collection(self) -> None:
+        url = CouchbaseURL.parse("couchbases://a:1,b,[::1]:3/users?scope=app&collection=people")
+        assert url == ("couchbases://a:1,b,[::1]:3", "users", "app", "people")
+        assert CouchbaseURL.parse("couchbase://a/users") == ("couchbase://a", "users", "_default", "_default")
+
+    @pytest.mark.parametrize(
+        "url",
+        ["couchbase://", "couchbase:///users", "couchbase://a", "couchbase://a/", "couchbase://a,/b", "couchbase://a/b/c",
+         "couchbase://a/b#c", "couchbase://a/b?bucket=c", "couchbase://a/b?scope=", "couchbase://user:secret@a/b"],
+    )  # fmt: skip
+    def test_that_is_none_is_refused_for_good_and_not_repeated(self, url: str) -> None:
+        with raises(StoreMisconfiguredError) as caught:
+            open_store(StoreSettings(store=url))
+        assert caught.value.permanent
+        assert "secret" not in str(caught.value)
+
+
+class TestCredentials:
+    def test_are_needed(self, cluster: TestCluster) -> None:
+        with raises(StoreMisconfiguredError, match="USERPROFILE_COUCHBASE_PASSWORD") as caught:
+            open_store(StoreSettings(store=f"couchbase://{cluster.hosts}/default"))
+        assert caught.value.permanent
+
+    def test_are_given_in_one_way(self) -> None:
+        with raises(ValidationError, match="not both"):
+            StoreSettings(couchbase_password=SecretStr("a"), couchbase_password_file=Path("b"))
+        with raises(ValidationError, match="go together"):
+            StoreSettings(couchbase_certificate=Path("b"))
+
+    def test_that_are_wrong_are_named_and_not_repeated(self, settings: StoreSettings) -> None:
+        wrong = settings.model_copy(update={"couchbase_password": SecretStr("secret")})
+        with raises(StoreMisconfiguredError, match="username or password is wrong") as caught:
+            open_store(wrong)
+        assert not caught.value.permanent  # the cluster's side may be mended
+        assert "secret" not in str(caught.value) + repr(wrong)
+
+    def test_in_a_file_are_read_anew_for_each_connection(self, cluster: TestCluster, tmp_path: Path) -> None:
+        file = tmp_path / "password"
+        settings = StoreSettings(
+            store=f"couchbase://{cluster.hosts}/default", couchbase_username="username", couchbase_password_file=file
+        )
+        with raises(StoreMisconfiguredError, match="can't be read"):
+            open_store(settings)
+        file.write_text("password\n")
+        open_store(settings).close()
+        cluster.users["username"] = "rotated"
+        file.write_text("rotated\n")
+        open_store(settings).close()
+
+    def test_have_no_flag_for_the_password(self) -> None:
+        assert "--couchbase-password " not in run("userprofile-server", "serve", "--help").stdout
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls_cluster(authority: trustme.CA) -> Iterator[TestCluster]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    with TestCluster(tls=context) as cluster:
+        cluster.put(KEY, document("johndoe"))
+        yield cluster
+
+
+class TestTLS:
+    def test_connects_by_password_to_who_can_be_trusted(
+        self, tls_cluster: TestCluster, authority: trustme.CA, tmp_path: Path
+    ) -> None:
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        settings = couchbase_settings(f"couchbases://{tls_cluster.hosts}/default")
+        store = open_store(settings.model_copy(update={"couchbase_ca": tmp_path / "ca.pem"}))
+        assert store.get("johndoe", timeout=5).username == "johndoe"
+        store.close()
+
+    def test_connects_by_a_client_certificate(
+        self, tls_cluster: TestCluster, authority: trustme.CA, tmp_path: Path
+    ) -> None:
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        client = authority.issue_cert("service@example.com", common_name="username")
+        client.cert_chain_pems[0].write_to_path(tmp_path / "client.pem")
+        client.private_key_pem.write_to_path(tmp_path / "client.key")
+        store = open_store(
+            StoreSettings(
+                store=f"couchbases://{tls_cluster.hosts}/default",
+                couchbase_certificate=tmp_path / "client.pem",
+                couchbase_key=tmp_path / "client.key",
+                couchbase_ca=tmp_path / "ca.pem",
+            )
+        )
+        assert store.get("johndoe", timeout=5).username == "johndoe"
+        assert Opcode.SASL_AUTH not in tls_cluster.nodes[0].requests
+        store.close()
+
+    def test_does_not_connect_to_who_cannot_be_trusted(self, tls_cluster: TestCluster, tmp_path: Path) -> None:
+        trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+        settings = couchbase_settings(f"couchbases://{tls_cluster.hosts}/default")
+        with raises(StoreUnavailableError):
+            open_store(settings.model_copy(update={"couchbase_ca": tmp_path / "other.pem"}))
+
+    def test_a_missing_file_is_named(self) -> None:
+        settings = couchbase_settings("couchbases://127.0.0.1:1/default")
+        with raises(StoreMisconfiguredError, match=r"missing\.pem doesn't exist"):
+            open_store(settings.model_copy(update={"couchbase_ca": Path("missing.pem")}))
+
+
+@pytest.mark.parametrize(
+    "flags", [0, 0x02000000, 0x02000006, 0x00000006, 0x01000000, 0x03000002, 0x04000004, 0x06000000, 0xFFFFFFFF]
+)
+def test_documents_are_read_whatever_their_flags(cluster: TestCluster, store: UserStore, flags: int) -> None:
+    cluster.put(KEY, document("johndoe", email="j@example.com"), flags=flags)
+    assert store.get("johndoe", timeout=5).email == "j@example.com"
+
+
+def test_documents_are_written_with_the_flags_of_json(cluster: TestCluster, store: UserStore) -> None:
+    store.put([Document("johndoe", document("johndoe"))], timeout=5)
+    written = cluster.stored(KEY)
+    assert written is not None
+    assert written.flags == 0x02000000
+
+
+def test_every_exception_of_the_sdk_is_decided() -> None:
+    known = {kind for _, kind in inspect.getmembers(sdk, inspect.isclass) if issubclass(kind, sdk.CouchbaseException)}
+    decided = [
+        couchbase_errors.TIMEOUTS, couchbase_errors.MISCONFIGURED.keys(), couchbase_errors.UNAVAILABLE,
+        couchbase_errors.ANSWERS, couchbase_errors.NEVER,
+    ]  # fmt: skip
+    assert len(known) > 50
+    assert known == frozenset().union(*decided)
+    assert sum(map(len, decided)) == len(known), "decided twice"
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "match"),
+    [
+        (0x20, StoreMisconfiguredError, "username or password"),
+        (0x24, StoreMisconfiguredError, "username or password"),
+        (0x08, StoreMisconfiguredError, "bucket"),
+        (0x88, StoreMisconfiguredError, "collection doesn't exist"),
+        (0x81, StoreMisconfiguredError, "too old"),
+        (0x86, StoreUnavailableError, "key_value_temporary_failure"),
+        (0x85, StoreUnavailableError, "TemporaryFail"),
+        (0x07, StoreUnavailableError, "key_value_not_my_vbucket"),
+        (0x09, StoreUnavailableError, "DocumentLocked"),
+        (0x30, StoreUnavailableError, "RateLimited"),
+        (0x84, StoreUnavailableError, "InternalServerFailure"),
+        (0xEE, StoreUnavailableError, "code 1004"),
+    ],
+)
+def test_a_status_of_the_node_becomes_the_domains_error_without_the_users_name(
+    cluster: TestCluster, store: UserStore, status: int, expected: type[Exception], match: str
+) -> None:
+    cluster.fault(statuses={Opcode.GET: status})
+    with raises(expected, match=match) as caught:
+        store.get("johndoe", timeout=0.3)
+    assert type(caught.value) is expected
+    assert "johndoe" not in str(caught.value)
+
+
+def test_a_missing_scope_or_collection_is_named(cluster: TestCluster) -> None:
+    for query in ("scope=no&collection=such", "collection=such"):
+        store = open_store(couchbase_settings(f"couchbase://{cluster.hosts}/default?{query}"))
+        with raises(StoreMisconfiguredError, match="(scope|collection) doesn't exist"):
+            store.probe(timeout=0.3)
+        store.close()
+
+
+def test_a_silent_node_is_waited_for_no_longer_than_the_timeout(cluster: TestCluster, store: UserStore) -> None:
+    cluster.fault(frozen=True)
+    with raises(StoreTimeoutError):
+        store.get("johndoe", timeout=0.05)
+    with raises(StoreTimeoutError):
+        store.probe(timeout=0.05)
+    with raises(StoreError):
+        store.get("johndoe", timeout=1e-9)  # no time at all, and not the SDK's default
+    cluster.fault()
+    with raises(UserNotFoundError):
+        store.get("johndoe", timeout=5)
+
+
+def test_a_put_that_fails_says_so_and_may_be_repeated(cluster: TestCluster, store: UserStore) -> None:
+    documents = [Document(f"user{number}", document(f"user{number}")) for number in range(50)]
+    cluster.fault(statuses={Opcode.ADD: 0x86})
+    with raises(StoreUnavailableError):
+        store.put(documents, timeout=0.2)
+    cluster.fault()
+    assert store.put(documents, timeout=5) == 0
+    assert store.put(documents, timeout=5) == 50
+
+
+def test_corrupt_documents_stay_unseen_here_too(cluster: TestCluster, store: UserStore) -> None:
+    cluster.put(KEY, b"not json: " + CANARY.encode(), flags=0x04000004)
+    with raises(CorruptDocumentError):
+        store.get("johndoe", timeout=5)
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_connection_carried_across_a_fork_fails_at_once(cluster: TestCluster, store: UserStore) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            store.get("johndoe", timeout=1)
+        except StoreMisconfiguredError as error:
+            os._exit(0 if "another process" in str(error) else 2)
+        os._exit(3)
+    for _ in range(500):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.01)
+    else:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        raise AssertionError("the child hangs")
+    assert os.waitstatus_to_exitcode(status) == 0
+    with raises(UserNotFoundError):  # and the parent's goes on
+        store.get("johndoe", timeout=5)
+
+
+def test_the_sdk_may_not_print_packets(settings: StoreSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYCBC_LOG_LEVEL", "TRACE")
+    with raises(StoreMisconfiguredError, match="unset it"):
+        open_store(settings)
+
+
+def test_serving_sqlite_does_not_import_the_sdk() -> None:
+    code = "import sys, userprofile_server.cli, userprofile_server.server; print('couchbase' in sys.modules)"
+    assert run("python", "-c", code).stdout == "False\n"
+
+
+def credentials(password: str = "password") -> dict[str, str]:
+    return {"USERPROFILE_COUCHBASE_USERNAME": "username", "USERPROFILE_COUCHBASE_PASSWORD": password}
+
+
+class TestCheck:
+    """`userprofile-server check`."""
+
+    def check(self, url: str, *args: object, **env: str) -> "subprocess.CompletedProcess[str]":
+        return run("userprofile-server", "check", "--store", url, *args, **(credentials() | env))
+
+    def test_says_that_all_is_well(self, cluster: TestCluster) -> None:
+        done = self.check(f"couchbase://{cluster.hosts}/default")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [line.split()[0] for line in done.stdout.splitlines()] == ["connected", "read", "ok"]
+
+    def test_serves_sqlite_too(self, store_url: str) -> None:
+        assert self.check(store_url).stdout.endswith("ok\n")
+
+    @pytest.mark.parametrize(
+        ("url", "says"),
+        [
+            ("couchbase://HOSTS/nope", "the bucket doesn't exist"),
+            ("couchbase://HOSTS/default?collection=nope", "the collection doesn't exist"),
+            ("couchbase://HOSTS/default?scope=nope&collection=nope", "the scope doesn't exist"),
+            ("couchbase://127.0.0.1:1/default", "127.0.0.1:1: Connection refused"),
+            ("couchbase://no-such-host.invalid/default", "no-such-host.invalid: Name or service not known"),
+            ("couchbases://HOSTS/default", "no TLS there"),
+            ("couchbase://user:secret@HOSTS/default", "credentials don't belong in the URL"),
+            ("mysql://HOSTS/default", "a store's URL begins with one of: sqlite://, couchbase://, couchbases://"),
+        ],
+    )
+    def test_says_what_is_wrong(self, cluster: TestCluster, url: str, says: str) -> None:
+        done = self.check(url.replace("HOSTS", cluster.hosts))
+        assert done.returncode == 3
+        assert says in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert "secret" not in done.stderr
+
+    def test_says_that_the_password_is_wrong(self, cluster: TestCluster) -> None:
+        done = self.check(f"couchbase://{cluster.hosts}/default", **credentials("secret"))
+        assert done.returncode == 3
+        assert "username or password is wrong" in done.stderr
+        assert "secret" not in done.stderr
+
+    def test_says_that_a_node_is_silent(self, cluster: TestCluster) -> None:
+        cluster.fault(mute=True)
+        done = self.check(f"couchbase://{cluster.hosts}/default")
+        assert done.returncode == 3
+        assert "the hosts can be reached, but the store doesn't answer" in done.stderr
+
+    def test_says_that_a_certificate_is_not_trusted(self, tls_cluster: TestCluster, tmp_path: Path) -> None:
+        trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+        done = self.check(f"couchbases://{tls_cluster.hosts}/default", "--couchbase-ca", tmp_path / "other.pem")
+        assert done.returncode == 3
+        assert "its certificate isn't trusted" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "couchbase"])
+def test_the_same_session_on_either_store(
+    kind: str, cluster: TestCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """import, serve and get, with nothing but --store changed."""
+    for name, value in credentials().items():
+        monkeypatch.setenv(name, value)
+    url = f"couchbase://{cluster.hosts}/default" if kind == "couchbase" else f"sqlite:///{tmp_path / 'users.db'}"
+    rows = [{"username": "johndoe", "full_name": "John Doe", "hashed_password": CANARY}, {"username": "bad"}]
+    lines = "\n".join(map(json.dumps, rows)).encode()
+    for replaced in (0, 1):
+        done = run("userprofile-server", "import", "-", "--store", url, stdin=lines)
+        assert done.stdout == f"1 user imported ({replaced} replaced an older one), 1 row rejected\n"
+        assert done.returncode == 1
+    with ServerProcess(url) as server:
+        found = run("userprofile", "get", "johndoe", "--json", "--target", server.address)
+        assert json.loads(found.stdout)["full_name"] == "John Doe"
+        assert run("userprofile", "get", "nobody", "--target", server.address).returncode == 3

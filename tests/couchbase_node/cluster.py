@@ -99,7 +99,8 @@ class Cluster:
             "nodesExt": [
                 {
                     "hostname": node.host,
-                    "services": {"kvSSL" if node.tls else "kv": node.port},
+                    # Nobody listens on the port for management, but an SDK (Go's) takes no node without one.
+                    "services": {"kvSSL": node.port, "mgmtSSL": 18091} if node.tls else {"kv": node.port, "mgmt": 8091},
                     **({"thisNode": True} if node is seen_from else {}),
                 }
                 for node in self.nodes

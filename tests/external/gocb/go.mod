@@ -1,6 +1,6 @@
 module example.com/gocb
 
-go 1.26.8
+go 1.24
 
 require github.com/couchbase/gocb/v2 v2.11.1
 

@@ -155,7 +155,9 @@ class TestTLS:
         trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
         settings = couchbase_settings(f"couchbases://{tls_cluster.hosts}/default")
         with raises(StoreUnavailableError):
-            open_store(settings.model_copy(update={"couchbase_ca": tmp_path / "other.pem"}))
+            open_store(
+                settings.model_copy(update={"couchbase_ca": tmp_path / "other.pem", "couchbase_bootstrap_timeout": 0.5})
+            )
 
     def test_a_missing_file_is_named(self) -> None:
         settings = couchbase_settings("couchbases://127.0.0.1:1/default")
@@ -295,7 +297,8 @@ class TestCheck:
     """`userprofile-server check`."""
 
     def check(self, url: str, *args: object, **env: str) -> "subprocess.CompletedProcess[str]":
-        return run("userprofile-server", "check", "--store", url, *args, **(credentials() | env))
+        quick = {"USERPROFILE_COUCHBASE_BOOTSTRAP_TIMEOUT": "0.5"}  # as soon as nothing is wrong it takes far less
+        return run("userprofile-server", "check", "--store", url, *args, **(credentials() | quick | env))
 
     def test_says_that_all_is_well(self, cluster: TestCluster) -> None:
         done = self.check(f"couchbase://{cluster.hosts}/default")

@@ -10,7 +10,7 @@ from userprofile_server.errors import StoreUnavailableError
 from userprofile_server.settings import StoreSettings
 from userprofile_server.stores import open_store
 
-_PROBE_TIMEOUT = 5.0
+_PROBE_TIMEOUT = 2.0
 _DEFAULT_PORTS = {"couchbase": 11210, "couchbases": 11207}
 
 

@@ -98,7 +98,7 @@ class StoreHandle:
     def _is_answering(self, store: UserStore) -> bool:
         try:
             store.probe(timeout=self._probe_timeout)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001, see _note
             self._note(error)
             return False
         return True
@@ -107,7 +107,7 @@ class StoreHandle:
         """Returns a new store that has answered, and closes the old one; without success, the old one."""
         try:
             fresh = self._open_store()
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001, see _note
             self._note(error)
             return current
         if self._closing.is_set() or not self._is_answering(fresh):
@@ -135,7 +135,11 @@ class StoreHandle:
             return _again(self.problem)
         return StoreUnavailableError(str(self.problem))
 
-    def _note(self, error: StoreError) -> None:
+    def _note(self, error: Exception) -> None:
+        if not isinstance(error, StoreError):
+            # A bug, but one that mustn't end the keeper: without it the worker would never see a store again.
+            _log.error("%s: unexpected error", self._name, exc_info=error)
+            error = StoreUnavailableError("unexpected error")
         known, self.problem = self.problem, _again(error)
         if str(known) != str(self.problem):
             level = logging.ERROR if isinstance(error, StoreMisconfiguredError) else logging.WARNING

@@ -29,7 +29,7 @@ from userprofile_server.settings import ServeSettings
 DEADLINE = 1.0
 STORE_TIMEOUT = 0.4
 RECOVERY = 3.0
-FAULT_SECONDS = 1.5  # longer than the store's timeout, so that calls, probes and connections all meet the fault
+FAULT_SECONDS = 1.2  # longer than the store's timeout, so that calls, probes and connections all meet the fault
 WORKERS = 4
 
 
@@ -269,7 +269,7 @@ def test_one_lost_node_leaves_the_others_users_readable_and_the_service_serving(
             three.cluster.fault(1, frozen=True)
         last(0.1)
         began = time.monotonic()
-        last(5)  # longer than it takes to become unready
+        last(4)  # longer than it takes to become unready
         healthy = three.health()
         lost = three.load.since(began, on_lost_node)
         others = three.load.since(began, lambda username: not on_lost_node(username))
@@ -336,7 +336,7 @@ def test_health_tells_of_a_long_silence_and_of_its_end() -> None:
             last(1)
             assert service.health() == health_pb2.HealthCheckResponse.SERVING
             eventually(lambda: service.health() == health_pb2.HealthCheckResponse.NOT_SERVING, "unready", 10)
-            last(5)  # lost for longer than any timeout
+            last(3)  # lost for longer than any timeout
             cluster.start()
             whole(service)
             eventually(lambda: service.health() == health_pb2.HealthCheckResponse.SERVING, "ready", RECOVERY)

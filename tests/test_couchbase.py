@@ -61,7 +61,8 @@ class TestURL:
     @pytest.mark.parametrize(
         "url",
         ["couchbase://", "couchbase:///users", "couchbase://a", "couchbase://a/", "couchbase://a,/b", "couchbase://a/b/c",
-         "couchbase://a/b#c", "couchbase://a/b?bucket=c", "couchbase://a/b?scope=", "couchbase://user:secret@a/b"],
+         "couchbase://a/b#c", "couchbase://a/b?bucket=c", "couchbase://a/b?scope=", "couchbase://user:secret@a/b",
+         "couchbase://[::1/b", "couchbase://a:port/b", "couchbase://a:99999/b"],
     )  # fmt: skip
     def test_that_is_none_is_refused_for_good_and_not_repeated(self, url: str) -> None:
         with raises(StoreMisconfiguredError) as caught:
@@ -81,6 +82,11 @@ class TestCredentials:
             StoreSettings(couchbase_password=SecretStr("a"), couchbase_password_file=Path("b"))
         with raises(ValidationError, match="go together"):
             StoreSettings(couchbase_certificate=Path("b"))
+        certificate = {"couchbase_certificate": Path("b"), "couchbase_key": Path("b")}
+        with raises(ValidationError, match="not both"):
+            StoreSettings(**certificate, couchbase_password=SecretStr("a"))
+        with raises(StoreMisconfiguredError, match="needs couchbases://"):
+            open_store(StoreSettings(store="couchbase://a/b", **certificate))
 
     def test_that_are_wrong_are_named_and_not_repeated(self, settings: StoreSettings) -> None:
         wrong = settings.model_copy(update={"couchbase_password": SecretStr("secret")})
@@ -315,6 +321,7 @@ class TestCheck:
             ("couchbase://HOSTS/default?collection=nope", "the collection doesn't exist"),
             ("couchbase://HOSTS/default?scope=nope&collection=nope", "the scope doesn't exist"),
             ("couchbase://127.0.0.1:1/default", "127.0.0.1:1: Connection refused"),
+            ("couchbase://[::1]:1/default", "[::1]:1: "),
             ("couchbase://no-such-host.invalid/default", "no-such-host.invalid: Name or service not known"),
             ("couchbases://HOSTS/default", "no TLS there"),
             ("couchbase://user:secret@HOSTS/default", "credentials don't belong in the URL"),

@@ -35,7 +35,7 @@ class Closable(ScriptedStore):
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handles, "PROBE_INTERVAL", 0.02)
     monkeypatch.setattr(handles, "REOPEN_AFTER", 0.02)
-    monkeypatch.setattr(handles, "_RETRY_PAUSE", (0.001, 0.01))
+    monkeypatch.setattr(handles, "_LONGEST_PAUSE", 0.01)
 
 
 def found(handle: StoreHandle) -> bool:
@@ -59,6 +59,7 @@ def test_a_lost_store_is_replaced_and_closed_and_the_last_one_closed_at_the_end(
     eventually(lambda: len(opened) > 1 and found(handle), "replaced")
     assert opened[0].closed
     handle.close()
+    handle.join()
     assert all(store.closed for store in opened)
     with raises(StoreUnavailableError):
         handle.get("johndoe", timeout=1)
@@ -92,6 +93,7 @@ def test_while_there_is_no_store_calls_hear_at_once_that_it_is_unavailable_and_n
     eventually(lambda: found(handle), "shown again")
     assert not store.closed
     handle.close()
+    handle.join()
 
 
 def test_a_bug_in_opening_does_not_end_the_keeper() -> None:
@@ -106,6 +108,7 @@ def test_a_bug_in_opening_does_not_end_the_keeper() -> None:
     handle.start()
     eventually(lambda: found(handle), "connected after all")
     handle.close()
+    handle.join()
 
 
 def test_a_mistake_of_our_own_keeps_the_workers_from_opening_and_any_other_does_not() -> None:
@@ -123,6 +126,28 @@ def test_a_mistake_of_our_own_keeps_the_workers_from_opening_and_any_other_does_
         workers = open_with(error)
         workers.open(10)
         workers.close()
+
+
+def test_a_store_that_is_misconfigured_is_let_go_and_told_once_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    store = Closable()
+    opened = iter([store])
+
+    def open_once() -> UserStore:
+        for first in opened:
+            return first
+        raise StoreMisconfiguredError("wrong password")
+
+    handle = StoreHandle("handle", open_once, probe_timeout=1)
+    handle.start()
+    eventually(lambda: found(handle), "connected")
+    store.well = False
+    eventually(lambda: store.closed, "let go")
+    with raises(StoreMisconfiguredError):
+        handle.get("johndoe", timeout=1)
+    handle.close()
+    handle.join()
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == ["handle: the store doesn't answer: wrong password"]
 
 
 def test_readiness_tells_of_every_change_once() -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from userprofile_server.errors import StoreUnavailableError
+from userprofile_server.errors import StoreMisconfiguredError, StoreUnavailableError
 from userprofile_server.settings import StoreSettings
 from userprofile_server.stores import open_store
 
@@ -44,12 +44,13 @@ def _reach_hosts(settings: StoreSettings) -> Iterator[str]:
     url = urlsplit(settings.store)
     if url.scheme not in _DEFAULT_PORTS:
         return
+    context = _tls_context(settings) if url.scheme == "couchbases" else None
     problems = []
     for host in url.netloc.split(","):
-        name, _, port = host.partition(":") if not host.startswith("[") else (host, "", "")
-        address = name.strip("[]"), int(port or _DEFAULT_PORTS[url.scheme])
+        parts = urlsplit(f"//{host}")
+        address = parts.hostname or "", parts.port or _DEFAULT_PORTS[url.scheme]
         try:
-            _reach(address, settings, tls=url.scheme == "couchbases")
+            _reach(address, settings, context)
         except ssl.SSLCertVerificationError as error:
             problems.append(f"{host}: its certificate isn't trusted: {error.verify_message}")
         except ssl.SSLError as error:
@@ -65,11 +66,17 @@ def _reach_hosts(settings: StoreSettings) -> Iterator[str]:
     yield from problems
 
 
-def _reach(address: tuple[str, int], settings: StoreSettings, *, tls: bool) -> None:
+def _reach(address: tuple[str, int], settings: StoreSettings, context: ssl.SSLContext | None) -> None:
     with socket.create_connection(address, timeout=settings.couchbase_connect_timeout) as connection:
-        if tls:
-            context = ssl.create_default_context(cafile=settings.couchbase_ca)
-            if settings.couchbase_certificate is not None:
-                context.load_cert_chain(settings.couchbase_certificate, settings.couchbase_key)
-            with context.wrap_socket(connection, server_hostname=address[0]):
-                pass
+        if context is not None:
+            context.wrap_socket(connection, server_hostname=address[0]).close()
+
+
+def _tls_context(settings: StoreSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.couchbase_ca)
+        if settings.couchbase_certificate is not None:
+            context.load_cert_chain(settings.couchbase_certificate, settings.couchbase_key)
+    except OSError as error:  # SSLError is one
+        raise StoreMisconfiguredError(f"a certificate or key can't be used: {error.strerror or error}") from None
+    return context

@@ -18,8 +18,9 @@ PROBE_INTERVAL = 1.0
 REOPEN_AFTER = 1.0
 """Seconds without an answer after which a new connection is tried, beside looking at the old one."""
 
-_RETRY_PAUSE = (0.1, 0.4)
-"""Bounds, in seconds, of the random pause between two attempts to get an answer."""
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 0.8
+"""Seconds between two attempts to get an answer. The pause doubles, and half of it is left to chance."""
 
 
 class StoreHandle:
@@ -42,6 +43,7 @@ class StoreHandle:
         self._probe_timeout = probe_timeout
         self._store: UserStore | None = None
         self._answers = 0
+        self._reported: int | None = None
         self._failed = threading.Event()
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name=f"keeper of {name}", daemon=True)
@@ -68,10 +70,13 @@ class StoreHandle:
         return user
 
     def close(self) -> None:
-        """Ends the keeper, which closes the store; waits for an attempt to connect that is under way."""
+        """Tells the keeper to end, which closes the store. Doesn't wait for it."""
         self._store = None
         self._closing.set()
         self._failed.set()
+
+    def join(self) -> None:
+        """Waits for the keeper to end, and so for an attempt to connect that is under way."""
         if self._keeper.is_alive():
             self._keeper.join()
 
@@ -79,19 +84,26 @@ class StoreHandle:
         """What the keeper does. `current` is the store that it has; the worker sees it only while it answers."""
         current: UserStore | None = None
         answers_seen = 0
+        pause = _FIRST_PAUSE
         while not self._closing.is_set():
             self._failed.clear()
             if current is not None and (answers_seen != self._answers or self._is_answering(current)):
                 answers_seen = self._answers
                 self._show(current)
             else:
-                self._hide()
+                self._store = None
                 if current is None or time.monotonic() - self.answered_at > REOPEN_AFTER:
                     current = self._replace(current)
+                if current is not None and isinstance(self.problem, StoreMisconfiguredError) and self._store is None:
+                    # Left alone, the SDK would go on logging in with what is wrong, a hundred times a second.
+                    current.close()
+                    current = None
             self.first_attempt_over.set()
             if self._store is not None:
+                pause = _FIRST_PAUSE
                 self._failed.wait(PROBE_INTERVAL)
-            self._closing.wait(random.uniform(*_RETRY_PAUSE))  # noqa: S311, jitter
+            self._closing.wait(pause * random.uniform(0.5, 1))  # noqa: S311, jitter
+            pause = min(pause * 2, _LONGEST_PAUSE)
         if current is not None:
             current.close()
 
@@ -122,12 +134,8 @@ class StoreHandle:
         self.answered_at = time.monotonic()
         if self._store is None and not self._closing.is_set():
             self._store = store
+            self._reported = None
             _log.info("%s: the store answers", self._name)
-
-    def _hide(self) -> None:
-        if self._store is not None:
-            self._store = None
-            _log.warning("%s: the store doesn't answer: %s", self._name, self.problem)
 
     def _absence(self) -> StoreError:
         """What callers hear while there is no store. It isn't a timeout, whatever led to it: nobody has waited."""
@@ -140,10 +148,11 @@ class StoreHandle:
             # A bug, but one that mustn't end the keeper: without it the worker would never see a store again.
             _log.error("%s: unexpected error", self._name, exc_info=error)
             error = StoreUnavailableError("unexpected error")
-        known, self.problem = self.problem, _again(error)
-        if str(known) != str(self.problem):
-            level = logging.ERROR if isinstance(error, StoreMisconfiguredError) else logging.WARNING
-            _log.log(level, "%s: %s", self._name, self.problem)
+        self.problem = _again(error)
+        level = logging.ERROR if isinstance(error, StoreMisconfiguredError) else logging.WARNING
+        if level != self._reported:  # else an outage would be told again with every attempt
+            self._reported = level
+            _log.log(level, "%s: the store doesn't answer: %s", self._name, self.problem)
 
 
 def _again(problem: StoreError) -> StoreError:

@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 _OPEN_SECONDS = 5.0
 """How long `start` waits for the stores before it listens without them."""
 
+_PROBE_SECONDS = 1.0
+"""How long a probe waits at most: with one node lost most probes last as long as they may."""
+
 _HOLD_SECONDS = 0.1
 
 MAX_REQUEST_BYTES = 64 * 1024
@@ -39,7 +42,7 @@ class UserProfileServer:
         self._workers = Workers(
             settings.workers,
             lambda: open_store(settings),
-            probe_timeout=settings.store_timeout,
+            probe_timeout=min(settings.store_timeout, _PROBE_SECONDS),
             share_handle=settings.share_handle,
         )
         self._health = Health(pipeline.SERVICE_NAME)

@@ -58,6 +58,9 @@ class StoreSettings(BaseModel):
             raise ValueError("give either USERPROFILE_COUCHBASE_PASSWORD or --couchbase-password-file, not both")
         if (self.couchbase_certificate is None) != (self.couchbase_key is None):
             raise ValueError("--couchbase-certificate and --couchbase-key go together")
+        password = self.couchbase_password or self.couchbase_password_file
+        if self.couchbase_certificate is not None and password is not None:
+            raise ValueError("give either a client certificate or a password, not both")
         return self
 
 

@@ -81,3 +81,5 @@ class Workers:
         self.executor.shutdown(cancel_futures=True)
         for handle in self._handles:
             handle.close()
+        for handle in self._handles:
+            handle.join()

@@ -1,6 +1,7 @@
 """What every store has to do. A new store joins with a Peer in `peers.py` and a line in the table there."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -216,6 +217,29 @@ def test_handles_of_several_threads_read_and_write_at_once(peer: Peer, store: Us
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_handle_may_be_probed_and_closed_while_another_thread_reads(peer: Peer, store: UserStore) -> None:
+    put(store, johndoe())
+    for _ in range(20):
+        shared = peer.open()
+        outcomes: list[str] = []
+
+        def read(shared: UserStore = shared, outcomes: list[str] = outcomes) -> None:
+            try:
+                while True:
+                    outcomes.append(get(shared, "johndoe").username)
+            except StoreUnavailableError:
+                pass
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        shared.probe(timeout=5)
+        while not outcomes:
+            time.sleep(0.001)
+        shared.close()
+        reader.join()
+        assert set(outcomes) == {"johndoe"}
 
 
 def test_probe_returns_once_the_store_has_answered(store: UserStore) -> None:

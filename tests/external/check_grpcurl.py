@@ -6,21 +6,43 @@ in tests/test_health.py.
 
 import json
 import os
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 
 import pytest
 
 from tests.canary import look
-from tests.support import ServerProcess
+from tests.conformance.couchbase_mock import shared_mock
+from tests.couchbase_node import TestCluster
+from tests.support import ServerProcess, run
 
 SERVICE = "userprofile.v1.UserProfileService"
 
 
-@pytest.fixture
-def server(user_store_url: str) -> Iterator[ServerProcess]:
-    with ServerProcess(user_store_url) as server:
-        yield server
+@pytest.fixture(params=["sqlite", "our node", "CouchbaseMock"])
+def server(
+    request: pytest.FixtureRequest, user_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ServerProcess]:
+    """The same users on each store: nothing changes but --store and the credentials."""
+    with closing(sqlite3.connect(user_store_url.removeprefix("sqlite:///"))) as connection:
+        stored = connection.execute("SELECT CAST(document AS BLOB) FROM userprofiles").fetchall()
+    users = b"\n".join(document for (document,) in stored)
+    with ExitStack() as running:
+        url = user_store_url
+        if request.param == "our node":
+            cluster = running.enter_context(TestCluster())
+            url = f"couchbase://{cluster.hosts}/default"
+            credentials = "username", "password"
+        elif request.param == "CouchbaseMock":
+            url = f"couchbase://{shared_mock().host}/default"
+            credentials = "default", "any"
+        if url != user_store_url:
+            monkeypatch.setenv("USERPROFILE_COUCHBASE_USERNAME", credentials[0])
+            monkeypatch.setenv("USERPROFILE_COUCHBASE_PASSWORD", credentials[1])
+            assert run("userprofile-server", "import", "-", "--store", url, stdin=users).returncode == 0
+        yield running.enter_context(ServerProcess(url))
 
 
 def grpcurl(server: ServerProcess, *args: str, data: object = None) -> "subprocess.CompletedProcess[str]":

@@ -74,9 +74,8 @@ class Health:
                 return
             self._status = status
             self._draining = draining
-            watches = list(self._watches)
-        for watch in watches:
-            watch.tell(status, last=draining)
+            for watch in self._watches:
+                watch.tell(status, last=draining)  # only queues
 
     def _check(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext) -> _Status:
         if request.service not in self._services:
@@ -85,11 +84,11 @@ class Health:
 
     def _watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, send: _Send) -> None:
         watch = _Watch(send, self._telling, known=request.service in self._services)
-        context.add_callback(lambda: self._forget(watch))
         with self._lock:
             self._watches.add(watch)
-            status, draining = self._status, self._draining
-        watch.tell(status, last=draining)
+            watch.tell(self._status, last=self._draining)
+        if not context.add_callback(lambda: self._forget(watch)):
+            self._forget(watch)  # the call has ended already
 
     def _forget(self, watch: "_Watch") -> None:
         with self._lock:

@@ -50,5 +50,8 @@ class UserStore(UserReader, Protocol):
         ...
 
     def close(self) -> None:
-        """Lets go of files and connections. Later calls raise StoreUnavailableError; closing again does nothing."""
+        """Lets go of files and connections. Later calls raise StoreUnavailableError; closing again does nothing.
+
+        Other threads than the handle's own may call it, while a read is under way too.
+        """
         ...

@@ -46,7 +46,11 @@ class CouchbaseURL(NamedTuple):
     @classmethod
     def parse(cls, url: str) -> "CouchbaseURL":
         """Raises StoreMisconfiguredError if `url` isn't one."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            _ = [urlsplit(f"//{host}").port for host in parts.netloc.rpartition("@")[2].split(",")]
+        except ValueError:
+            raise _mistake("the URL has a host or a port that can't be one") from None
         if "@" in parts.netloc:
             raise _mistake("credentials don't belong in the URL; see USERPROFILE_COUCHBASE_USERNAME and …_PASSWORD")
         bucket = parts.path.removeprefix("/")
@@ -97,10 +101,12 @@ def open_couchbase(settings: StoreSettings) -> UserStore:
         cluster = Cluster(url.connection, options)
         bucket = cluster.bucket(url.bucket)
         return CouchbaseUserStore(cluster, bucket.scope(url.scope).collection(url.collection))
-    except CouchbaseException as error:
+    except BaseException as error:
         if cluster is not None:
             cluster.close()
-        raise translate(error) from None
+        if isinstance(error, CouchbaseException):
+            raise translate(error) from None
+        raise
 
 
 class CouchbaseUserStore:
@@ -175,6 +181,8 @@ class CouchbaseUserStore:
 def _authenticator(settings: StoreSettings) -> Authenticator:
     ca = str(_existing(settings.couchbase_ca)) if settings.couchbase_ca is not None else None
     if settings.couchbase_certificate is not None and settings.couchbase_key is not None:
+        if not settings.store.startswith("couchbases://"):
+            raise _mistake("a client certificate needs couchbases://")
         certificate, key = _existing(settings.couchbase_certificate), _existing(settings.couchbase_key)
         return CertificateAuthenticator(str(certificate), str(key), trust_store_path=ca)
     password = settings.couchbase_password.get_secret_value() if settings.couchbase_password is not None else None

@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -74,6 +75,9 @@ class SQLiteUserStore:
             StoreTimeoutError: a writer has kept the file locked for 5 seconds.
         """
         self._path = path
+        # The keeper of a handle may probe and close while the worker reads; a connection that is closed
+        # in the middle of a statement takes the process with it.
+        self._lock = threading.Lock()
         self._connection = self._guard(self._connect)
         try:
             self._guard(lambda: self._retry_while_locked(_OPEN_TIMEOUT, self._prepare))
@@ -97,8 +101,9 @@ class SQLiteUserStore:
         self._read(f"probe::{secrets.token_hex(8)}", timeout)
 
     def close(self) -> None:
-        """See `UserStore.close`."""
-        self._connection.close()
+        """See `UserStore.close`. Waits for a statement that is under way."""
+        with self._lock:
+            self._connection.close()
 
     def _connect(self) -> sqlite3.Connection:
         with suppress(OSError):  # what is wrong with the path SQLite says better
@@ -154,7 +159,8 @@ class SQLiteUserStore:
             return self._guard(lambda: self._retry_while_locked(timeout, lambda: self._select(key)))
 
     def _select(self, key: str) -> bytes | None:
-        row = self._connection.execute("SELECT document FROM userprofiles WHERE key = ?", (key,)).fetchone()
+        with self._lock:
+            row = self._connection.execute("SELECT document FROM userprofiles WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
     def _write(self, documents: Sequence[Document]) -> int:
@@ -168,7 +174,8 @@ class SQLiteUserStore:
                     self._connection.execute("INSERT INTO userprofiles (document, key) VALUES (?, ?)", row)
             return replaced
 
-        return self._in_transaction(write)
+        with self._lock:
+            return self._in_transaction(write)
 
     def _in_transaction(self, work: Callable[[], T], begin: str = "BEGIN IMMEDIATE") -> T:
         self._connection.execute(begin)

@@ -96,7 +96,7 @@ class StoreHandle:
                     current = self._replace(current)
                 if current is not None and isinstance(self.problem, StoreMisconfiguredError) and self._store is None:
                     # Left alone, the SDK would go on logging in with what is wrong, a hundred times a second.
-                    current.close()
+                    self._close(current)
                     current = None
             self.first_attempt_over.set()
             if self._store is not None:
@@ -104,8 +104,7 @@ class StoreHandle:
                 self._failed.wait(PROBE_INTERVAL)
             self._closing.wait(pause * random.uniform(0.5, 1))  # noqa: S311, jitter
             pause = min(pause * 2, _LONGEST_PAUSE)
-        if current is not None:
-            current.close()
+        self._close(current)
 
     def _is_answering(self, store: UserStore) -> bool:
         try:
@@ -123,12 +122,18 @@ class StoreHandle:
             self._note(error)
             return current
         if self._closing.is_set() or not self._is_answering(fresh):
-            fresh.close()
+            self._close(fresh)
             return current
-        if current is not None:
-            current.close()
+        self._close(current)
         self._show(fresh)
         return fresh
+
+    def _close(self, store: UserStore | None) -> None:
+        try:
+            if store is not None:
+                store.close()
+        except Exception as error:  # noqa: BLE001, see _note
+            self._note(error)
 
     def _show(self, store: UserStore) -> None:
         self.answered_at = time.monotonic()

@@ -1,5 +1,8 @@
 """Handles and readiness by themselves: what the fault suite can't single out."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.canary import raises
@@ -7,6 +10,7 @@ from tests.support import ScriptedStore, eventually
 from userprofile_server import handles
 from userprofile_server.errors import StoreMisconfiguredError, StoreTimeoutError, StoreUnavailableError
 from userprofile_server.handles import StoreHandle
+from userprofile_server.models import User
 from userprofile_server.readiness import Readiness
 from userprofile_server.stores import UserStore
 from userprofile_server.workers import Workers
@@ -148,6 +152,39 @@ def test_a_store_that_is_misconfigured_is_let_go_and_told_once_as_an_error(caplo
     handle.join()
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert errors == ["handle: the store doesn't answer: wrong password"]
+
+
+def test_a_call_whose_store_is_hidden_meanwhile_hears_why_and_not_that_it_was_closed() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Closable):
+        def get(self, username: str, *, timeout: float) -> User:
+            begun.set()
+            go_on.wait(10)
+            raise StoreUnavailableError("closed under the call")
+
+    store = Slow()
+    opened = iter([store])
+
+    def open_once() -> UserStore:
+        for first in opened:
+            return first
+        raise StoreMisconfiguredError("wrong password")
+
+    handle = StoreHandle("handle", open_once, probe_timeout=1)
+    handle.start()
+    eventually(handle.first_attempt_over.is_set, "connected")
+    with ThreadPoolExecutor(1) as worker:
+        call = worker.submit(handle.get, "johndoe", timeout=1)
+        assert begun.wait(10)
+        store.well = False
+        handle._failed.set()
+        eventually(lambda: store.closed, "let go")
+        go_on.set()
+        with raises(StoreMisconfiguredError, match="wrong password"):
+            call.result()
+    handle.close()
+    handle.join()
 
 
 def test_readiness_tells_of_every_change_once() -> None:

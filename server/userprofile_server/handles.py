@@ -60,6 +60,8 @@ class StoreHandle:
         try:
             user = store.get(username, timeout=timeout)
         except StoreError as error:
+            if self._store is not store:  # hidden meanwhile, and perhaps closed under this very call
+                raise self._absence() from None
             self.problem = _again(error)
             self._failed.set()
             raise

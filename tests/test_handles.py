@@ -1,6 +1,7 @@
 """Handles and readiness by themselves: what the fault suite can't single out."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -42,6 +43,24 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handles, "_LONGEST_PAUSE", 0.01)
 
 
+def opening(store: UserStore, *, then: Exception) -> Callable[[], UserStore]:
+    """Opens this store, and later ones not."""
+    stores = iter([store])
+
+    def open_store() -> UserStore:
+        for first in stores:
+            return first
+        raise then
+
+    return open_store
+
+
+def started(open_store: Callable[[], UserStore]) -> StoreHandle:
+    handle = StoreHandle("handle", open_store, probe_timeout=1)
+    handle.start()
+    return handle
+
+
 def found(handle: StoreHandle) -> bool:
     try:
         return handle.get("johndoe", timeout=1).username == "johndoe"
@@ -56,8 +75,7 @@ def test_a_lost_store_is_replaced_and_closed_and_the_last_one_closed_at_the_end(
         opened.append(Closable())
         return opened[-1]
 
-    handle = StoreHandle("handle", open_one, probe_timeout=1)
-    handle.start()
+    handle = started(open_one)
     eventually(lambda: found(handle), "connected")
     opened[0].well = False
     eventually(lambda: len(opened) > 1 and found(handle), "replaced")
@@ -71,15 +89,7 @@ def test_a_lost_store_is_replaced_and_closed_and_the_last_one_closed_at_the_end(
 
 def test_while_there_is_no_store_calls_hear_at_once_that_it_is_unavailable_and_not_that_it_timed_out() -> None:
     store = Closable()
-    opened = iter([store])
-
-    def open_once() -> UserStore:
-        for first in opened:
-            return first
-        raise StoreTimeoutError("no answer in time")
-
-    handle = StoreHandle("handle", open_once, probe_timeout=1)
-    handle.start()
+    handle = started(opening(store, then=StoreTimeoutError("no answer in time")))
     eventually(lambda: found(handle), "connected")
     store.well = False
 
@@ -108,8 +118,7 @@ def test_a_bug_in_opening_does_not_end_the_keeper() -> None:
             raise outcome
         return Closable()
 
-    handle = StoreHandle("handle", open_after_a_bug, probe_timeout=1)
-    handle.start()
+    handle = started(open_after_a_bug)
     eventually(lambda: found(handle), "connected after all")
     handle.close()
     handle.join()
@@ -134,15 +143,7 @@ def test_a_mistake_of_our_own_keeps_the_workers_from_opening_and_any_other_does_
 
 def test_a_store_that_is_misconfigured_is_let_go_and_told_once_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
     store = Closable()
-    opened = iter([store])
-
-    def open_once() -> UserStore:
-        for first in opened:
-            return first
-        raise StoreMisconfiguredError("wrong password")
-
-    handle = StoreHandle("handle", open_once, probe_timeout=1)
-    handle.start()
+    handle = started(opening(store, then=StoreMisconfiguredError("wrong password")))
     eventually(lambda: found(handle), "connected")
     store.well = False
     eventually(lambda: store.closed, "let go")
@@ -164,15 +165,7 @@ def test_a_call_whose_store_is_hidden_meanwhile_hears_why_and_not_that_it_was_cl
             raise StoreUnavailableError("closed under the call")
 
     store = Slow()
-    opened = iter([store])
-
-    def open_once() -> UserStore:
-        for first in opened:
-            return first
-        raise StoreMisconfiguredError("wrong password")
-
-    handle = StoreHandle("handle", open_once, probe_timeout=1)
-    handle.start()
+    handle = started(opening(store, then=StoreMisconfiguredError("wrong password")))
     eventually(handle.first_attempt_over.is_set, "connected")
     with ThreadPoolExecutor(1) as worker:
         call = worker.submit(handle.get, "johndoe", timeout=1)

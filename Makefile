@@ -8,6 +8,8 @@ DEMO_STORE := build/demo.db
 GRPCURL := .tools/bin/grpcurl
 COUCHBASEMOCK := .tools/CouchbaseMock-1.5.27.jar
 BUF := tools/node_modules/.bin/buf
+# Others' protos that ours import, where buf finds them.
+GOOGLEAPIS := build/googleapis/google/rpc
 
 .DEFAULT_GOAL := help
 .PHONY: help setup protos run test test-grpcurl test-package test-couchbasemock test-couchbase test-gocb lint lint-protos format types docs lock clean
@@ -64,8 +66,14 @@ test-package: $(INSTALLED) ## Build the wheel and the sdist, install and try the
 $(GRPCURL):
 	@GOBIN=$(abspath $(@D)) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 
-lint-protos: $(BUF) ## Lint the contract (needs Node)
+lint-protos: $(BUF) $(GOOGLEAPIS) ## Lint the contract (needs Node)
 	@$(BUF) lint
+
+$(GOOGLEAPIS): $(INSTALLED)
+	@rm -rf $@
+	@mkdir -p $@
+	@cp $$($(BIN)/python -c 'import google.rpc; print(*google.rpc.__path__)')/*.proto $@
+	@touch $@
 
 $(BUF): tools/package-lock.json
 	@npm ci --prefix tools --silent --no-audit --no-fund

@@ -16,14 +16,19 @@ class ProtobufBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         # Imported here, so that asking this file what a build needs doesn't need it already.
+        import google.rpc
+        import grpc_tools
         from grpc_tools import protoc
 
         root = Path(self.root)
+        # Others' protos that ours import: google/rpc and google/protobuf.
+        imported = [Path(google.rpc.__path__[0]).parents[1], Path(grpc_tools.__path__[0]) / "_proto"]
         client = root / "client"
         protos = sorted(str(path) for path in root.glob("protos/**/*.proto"))
         arguments = [
             "protoc",
             f"--proto_path={root / 'protos'}",
+            *(f"--proto_path={path}" for path in imported),
             f"--python_out={client}",
             f"--grpc_python_out={client}",
             f"--mypy_out={client}",

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from grpc_status import rpc_status
 from tests.canary import CANARY, look
 from userprofile.v1 import user_profile_pb2 as pb
 from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
-from userprofile_server.errors import UserNotFoundError
+from userprofile_server.errors import DomainError, StoreError, UserNotFoundError
 from userprofile_server.models import User
 from userprofile_server.settings import StoreSettings
-from userprofile_server.stores import Document, UserStore, open_store
+from userprofile_server.stores import Document, Outcome, UserStore, open_store
 
 BIN = Path(sys.executable).parent
 GET_USER = "/userprofile.v1.UserProfileService/GetUser"
@@ -116,6 +116,17 @@ class ScriptedStore:
         if username != "johndoe":
             raise UserNotFoundError
         return User(username="johndoe")
+
+    def get_many(self, usernames: Sequence[str], *, timeout: float) -> dict[str, Outcome]:
+        outcomes: dict[str, Outcome] = {}
+        for username in usernames:
+            try:
+                outcomes[username] = self.get(username, timeout=timeout)
+            except DomainError as error:
+                outcomes[username] = error
+        if all(isinstance(outcome, StoreError) for outcome in outcomes.values()):
+            raise next(iter(outcomes.values()))
+        return outcomes
 
     def put(self, documents: Any, *, timeout: float) -> int:
         raise NotImplementedError

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from userprofile_server.errors import CorruptDocumentError
+from userprofile_server.errors import CorruptDocumentError, UserNotFoundError
 from userprofile_server.models import USERPROFILE_DOC_TYPE, User
 
 _log = logging.getLogger(__name__)
@@ -56,6 +56,16 @@ def parse_user(username: str, document: bytes) -> User:
     # hang it on ours as __context__ inside the except block.
     _log.debug("the document of %r is corrupt: %s", username, problem)
     raise CorruptDocumentError(problem)
+
+
+def user_or_error(username: str, document: bytes | None) -> User | CorruptDocumentError | UserNotFoundError:
+    """Like `parse_user`, but returns the error, and takes None for a document that isn't there."""
+    if document is None:
+        return UserNotFoundError()
+    try:
+        return parse_user(username, document)
+    except CorruptDocumentError as error:
+        return error.with_traceback(None)  # its frames would keep this one alive, which holds the document
 
 
 def describe(error: ValidationError) -> str:

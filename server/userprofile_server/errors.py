@@ -17,6 +17,10 @@ class InvalidUsernameError(DomainError):
     """Raised when no user can have this name. The text says why without repeating it: the caller reads it."""
 
 
+class InvalidBatchSizeError(DomainError):
+    """Raised when a batch asks for nobody or for too many. The text says so: the caller reads it."""
+
+
 class UserNotFoundError(DomainError):
     """Raised when the store answered, and has no such user."""
 

@@ -4,11 +4,14 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from userprofile_server.errors import DomainError, StoreError, StoreMisconfiguredError, StoreUnavailableError
 from userprofile_server.models import User
-from userprofile_server.stores import UserStore
+from userprofile_server.stores import Outcome, UserStore
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -54,22 +57,11 @@ class StoreHandle:
 
     def get(self, username: str, *, timeout: float) -> User:
         """See `UserReader.get`. Raises at once while there is no store."""
-        store = self._store
-        if store is None:
-            raise self._absence()
-        try:
-            user = store.get(username, timeout=timeout)
-        except StoreError as error:
-            if self._store is not store:  # hidden meanwhile, and perhaps closed under this very call
-                raise self._absence() from None
-            self.problem = _again(error)
-            self._failed.set()
-            raise
-        except DomainError:  # no such user, a corrupt document: the store has answered
-            self._answers += 1
-            raise
-        self._answers += 1
-        return user
+        return self._ask(lambda store: store.get(username, timeout=timeout))
+
+    def get_many(self, usernames: Sequence[str], *, timeout: float) -> dict[str, Outcome]:
+        """See `UserReader.get_many`. Raises at once while there is no store."""
+        return self._ask(lambda store: store.get_many(usernames, timeout=timeout))
 
     def close(self) -> None:
         """Tells the keeper to end, which closes the store. Doesn't wait for it."""
@@ -81,6 +73,24 @@ class StoreHandle:
         """Waits for the keeper to end, and so for an attempt to connect that is under way."""
         if self._keeper.is_alive():
             self._keeper.join()
+
+    def _ask(self, question: Callable[[UserStore], T]) -> T:
+        store = self._store
+        if store is None:
+            raise self._absence()
+        try:
+            answer = question(store)
+        except StoreError as error:
+            if self._store is not store:  # hidden meanwhile, and perhaps closed under this very call
+                raise self._absence() from None
+            self.problem = _again(error)
+            self._failed.set()
+            raise
+        except DomainError:  # no such user, a corrupt document: the store has answered
+            self._answers += 1
+            raise
+        self._answers += 1
+        return answer
 
     def _keep(self) -> None:
         """What the keeper does. `current` is the store that it has; the worker sees it only while it answers."""

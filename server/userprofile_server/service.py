@@ -6,10 +6,12 @@ import grpc
 
 from userprofile.v1 import user_profile_pb2 as pb
 from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
-from userprofile_server.errors import DeadlineExceededError, StoreTimeoutError
+from userprofile_server.errors import DeadlineExceededError, DomainError, StoreTimeoutError
 from userprofile_server.models import User
-from userprofile_server.stores import UserReader
-from userprofile_server.users import get_user
+from userprofile_server.rpc.error_table import answer_to
+from userprofile_server.rpc.status import to_status
+from userprofile_server.stores import Outcome, UserReader
+from userprofile_server.users import get_user, get_users
 
 DEADLINE_MARGIN = 0.005
 """Seconds kept back from the caller's remaining time, for the answer's way to the caller."""
@@ -25,19 +27,44 @@ class UserProfileService(pb_grpc.UserProfileServiceServicer):
 
     def GetUser(self, request: pb.GetUserRequest, context: grpc.ServicerContext) -> pb.GetUserResponse:
         """Returns one user, within the caller's deadline and the configured timeout, whichever is shorter."""
-        timeout = self._store_timeout
-        remaining = context.time_remaining()
-        if remaining is not None:
-            timeout = min(timeout, remaining - DEADLINE_MARGIN)
-            if timeout <= 0:
-                raise DeadlineExceededError
+        timeout = self._timeout(context)
         try:
             user = get_user(self._current_store(), request.username, timeout=timeout)
-        except StoreTimeoutError:
-            if timeout < self._store_timeout:  # it was the caller's time that ran out, not the store's
-                raise DeadlineExceededError from None
-            raise
+        except StoreTimeoutError as error:
+            raise self._whose_time_ran_out(error, timeout) from None
         return pb.GetUserResponse(user=to_message(user))
+
+    def BatchGetUsers(
+        self, request: pb.BatchGetUsersRequest, context: grpc.ServicerContext
+    ) -> pb.BatchGetUsersResponse:
+        """Returns what became of each name, within the same time as GetUser."""
+        timeout = self._timeout(context)
+        try:
+            outcomes = get_users(self._current_store(), request.usernames, timeout=timeout)
+        except StoreTimeoutError as error:
+            raise self._whose_time_ran_out(error, timeout) from None
+        return pb.BatchGetUsersResponse(
+            results=[self._to_result(outcome, number, timeout) for number, outcome in enumerate(outcomes)]
+        )
+
+    def _timeout(self, context: grpc.ServicerContext) -> float:
+        remaining = context.time_remaining()
+        if remaining is None:
+            return self._store_timeout
+        timeout = min(self._store_timeout, remaining - DEADLINE_MARGIN)
+        if timeout <= 0:
+            raise DeadlineExceededError
+        return timeout
+
+    def _whose_time_ran_out(self, error: StoreTimeoutError, timeout: float) -> DomainError:
+        return DeadlineExceededError() if timeout < self._store_timeout else error
+
+    def _to_result(self, outcome: Outcome, number: int, timeout: float) -> pb.UserResult:
+        if isinstance(outcome, User):
+            return pb.UserResult(user=to_message(outcome))
+        if isinstance(outcome, StoreTimeoutError):
+            outcome = self._whose_time_ran_out(outcome, timeout)
+        return pb.UserResult(error=to_status(answer_to(outcome), outcome, field=f"usernames[{number}]"))
 
 
 def to_message(user: User) -> pb.User:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.canary import CANARY, raises
+from tests.canary import CANARY, look, raises
 from tests.conformance.peers import PEERS, Peer
 from tests.support import document
 from userprofile_server.errors import CorruptDocumentError, StoreUnavailableError, UserNotFoundError
 from userprofile_server.models import User
-from userprofile_server.stores import Document, UserStore
+from userprofile_server.stores import Document, Outcome, UserStore
 
 
 @pytest.fixture(params=PEERS)
@@ -33,6 +33,10 @@ def get(store: UserStore, username: str) -> User:
     return store.get(username, timeout=5)
 
 
+def get_many(store: UserStore, *usernames: str) -> dict[str, Outcome]:
+    return store.get_many(usernames, timeout=5)
+
+
 def put(store: UserStore, *documents: Document) -> int:
     return store.put(documents, timeout=5)
 
@@ -41,7 +45,8 @@ def johndoe(**fields: object) -> Document:
     return Document("johndoe", document("johndoe", **fields))
 
 
-def public(user: User) -> tuple[object, ...]:
+def public(user: Outcome) -> tuple[object, ...]:
+    assert isinstance(user, User)
     return user.username, user.email, user.full_name, user.disabled
 
 
@@ -156,6 +161,32 @@ def test_one_corrupt_document_leaves_the_others_readable(peer: Peer, store: User
     assert get(store, "johndoe").username == "johndoe"
 
 
+def test_get_many_returns_what_became_of_each_name(peer: Peer, store: UserStore) -> None:
+    peer.plant("userprofile::broken", b"{" + CANARY.encode())
+    put(store, johndoe(email="j@example.com"), Document("jürgen '\"🦊", document("jürgen '\"🦊")))
+    outcomes = get_many(store, "johndoe", "nobody", "broken", "jürgen '\"🦊", "JohnDoe")
+    assert public(outcomes.pop("johndoe")) == ("johndoe", "j@example.com", None, None)
+    assert public(outcomes.pop("jürgen '\"🦊")) == ("jürgen '\"🦊", None, None, None)
+    errors = {"nobody": UserNotFoundError, "broken": CorruptDocumentError, "JohnDoe": UserNotFoundError}
+    assert {name: type(error) for name, error in outcomes.items()} == errors
+    corrupt = outcomes["broken"]
+    assert isinstance(corrupt, CorruptDocumentError)
+    assert (corrupt.__cause__, corrupt.__context__, corrupt.__traceback__) == (None, None, None)
+    look("an outcome", corrupt)
+
+
+def test_get_many_takes_a_hundred_names(store: UserStore) -> None:
+    names = [f"{n:03}" + "x" * 230 for n in range(100)]
+    put(store, *(Document(name, document(name)) for name in names[:99]))
+    outcomes = get_many(store, *names)
+    assert [outcome.username for outcome in outcomes.values() if isinstance(outcome, User)] == names[:99]
+    assert isinstance(outcomes[names[99]], UserNotFoundError)
+
+
+def test_get_many_of_one_name_nobody_has(store: UserStore) -> None:
+    assert isinstance(get_many(store, "nobody")["nobody"], UserNotFoundError)
+
+
 def test_keeps_documents_to_the_byte_under_the_tutorials_key(peer: Peer, store: UserStore) -> None:
     content = b'{ "type":"userprofile","username" : "johndoe", "hashed_password":"h", "n": 1.10, "x": 1e2 }'
     put(store, Document("johndoe", content))
@@ -252,6 +283,8 @@ def test_a_closed_handle_says_that_it_is_unavailable(peer: Peer) -> None:
     store.close()
     with raises(StoreUnavailableError):
         get(store, "johndoe")
+    with raises(StoreUnavailableError):
+        get_many(store, "johndoe", "alice")
     with raises(StoreUnavailableError):
         put(store, johndoe())
     with raises(StoreUnavailableError):

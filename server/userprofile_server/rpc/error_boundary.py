@@ -4,14 +4,12 @@ import logging
 from typing import NoReturn
 
 import grpc
-from google.protobuf import any_pb2
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
 
 from userprofile_server.errors import DomainError
 from userprofile_server.rpc import request_id
-from userprofile_server.rpc.error_table import ANSWERS, DOMAIN, UNEXPECTED, Answer
+from userprofile_server.rpc.error_table import UNEXPECTED, Answer, answer_to
 from userprofile_server.rpc.handler import Handler
+from userprofile_server.rpc.status import to_status
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +24,7 @@ def with_error_boundary(handle: Handler) -> Handler:
         try:
             return handle(request, context)
         except DomainError as error:
-            answer = ANSWERS.get(type(error), UNEXPECTED)
-            _log.log(answer.log_level, ": ".join(filter(None, (answer.reason, str(error)))))
+            answer = answer_to(error)
             _abort(context, answer, error)
         # BaseException: grpc would leave a call unanswered on SystemExit or a panic of a native module.
         except BaseException as error:  # noqa: BLE001
@@ -39,20 +36,7 @@ def with_error_boundary(handle: Handler) -> Handler:
 
 def _abort(context: grpc.ServicerContext, answer: Answer, error: BaseException) -> NoReturn:
     current_id = request_id.current.get()
-    details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=answer.reason, domain=DOMAIN),
-        error_details_pb2.RequestInfo(request_id=current_id),
-    ]
-    if answer.field is not None:
-        violation = error_details_pb2.BadRequest.FieldViolation(
-            field=answer.field, description=str(error), reason=answer.reason
-        )
-        details.insert(1, error_details_pb2.BadRequest(field_violations=[violation]))
-    status = status_pb2.Status(code=answer.status.value[0], message=answer.message)
-    for detail in details:
-        packed = any_pb2.Any()
-        packed.Pack(detail)
-        status.details.append(packed)
+    status = to_status(answer, error, request_id=current_id)
     metadata: list[tuple[str, str | bytes]] = [
         (request_id.METADATA_KEY, current_id),
         ("grpc-status-details-bin", status.SerializeToString()),

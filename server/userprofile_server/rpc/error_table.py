@@ -7,6 +7,8 @@ from grpc import StatusCode
 
 from userprofile_server import errors
 
+_log = logging.getLogger(__name__)
+
 DOMAIN = "userprofile"
 """The `domain` of every ErrorInfo (https://google.aip.dev/193)."""
 
@@ -40,6 +42,13 @@ ANSWERS: dict[type[errors.DomainError], Answer] = {
         "The username is not valid.",
         "the username is empty, longer than 233 bytes, or has control characters",
         field="username",
+    ),
+    errors.InvalidBatchSizeError: Answer(
+        StatusCode.INVALID_ARGUMENT,
+        "INVALID_BATCH_SIZE",
+        "The batch is too small or too large.",
+        "a batch holds no username, or more than 100",
+        field="usernames",
     ),
     errors.MalformedRequestError: Answer(
         StatusCode.INVALID_ARGUMENT,
@@ -91,3 +100,10 @@ UNEXPECTED = Answer(
     log_level=logging.ERROR,
 )
 """For whatever isn't in the table: a bug. Only the request id leads from the caller to the log."""
+
+
+def answer_to(error: errors.DomainError) -> Answer:
+    """Returns the answer to `error`, and tells the operator of it as loudly as the answer says."""
+    answer = ANSWERS.get(type(error), UNEXPECTED)
+    _log.log(answer.log_level, ": ".join(filter(None, (answer.reason, str(error)))))
+    return answer

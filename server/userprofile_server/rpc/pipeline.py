@@ -36,6 +36,7 @@ def add_user_profile_service(servicer: UserProfileService, server: grpc.Server) 
     Interceptors could do the same, but grpc asks them anew on each call.
     """
     handlers = {
+        "BatchGetUsers": _unary(servicer.BatchGetUsers, pb.BatchGetUsersRequest, pb.BatchGetUsersResponse),
         "GetUser": _unary(servicer.GetUser, pb.GetUserRequest, pb.GetUserResponse),
     }
     server.add_registered_method_handlers(SERVICE_NAME, handlers)

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from userprofile_server.errors import StoreMisconfiguredError
 from userprofile_server.settings import StoreSettings
-from userprofile_server.stores.base import Document, UserReader, UserStore
+from userprofile_server.stores.base import Document, Outcome, UserReader, UserStore
 from userprofile_server.stores.sqlite import open_sqlite
 
-__all__ = ["Document", "UserReader", "UserStore", "open_store"]
+__all__ = ["Document", "Outcome", "UserReader", "UserStore", "open_store"]
 
 
 def _open_couchbase(settings: StoreSettings) -> UserStore:

@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from userprofile_server.errors import DomainError
 from userprofile_server.models import User
+
+Outcome = User | DomainError
+"""What became of one name of several: the user, or the error that asking for it alone would have raised."""
 
 
 class Document(NamedTuple):
@@ -27,6 +31,14 @@ class UserReader(Protocol):
             UserNotFoundError: the store answered, and has no such user.
             CorruptDocumentError: the document is there, but isn't a user profile.
             StoreError: the store didn't answer.
+        """
+        ...
+
+    def get_many(self, usernames: Sequence[str], *, timeout: float) -> dict[str, Outcome]:
+        """Returns what became of each of the names, which are valid and differ, in one round for all of them.
+
+        Raises:
+            StoreError: the store answered for none of them.
         """
         ...
 

@@ -23,11 +23,11 @@ from couchbase.options import (
 )
 from couchbase.transcoder import Transcoder
 
-from userprofile_server.documents import document_key, parse_user
+from userprofile_server.documents import document_key, parse_user, user_or_error
 from userprofile_server.errors import StoreMisconfiguredError, StoreUnavailableError, UserNotFoundError
 from userprofile_server.models import User
 from userprofile_server.settings import StoreSettings
-from userprofile_server.stores.base import Document, UserStore
+from userprofile_server.stores.base import Document, Outcome, UserStore
 from userprofile_server.stores.couchbase_errors import translate
 
 _PROBE_KEYS = 8
@@ -132,6 +132,17 @@ class CouchbaseUserStore:
             raise _closed() from None
         return parse_user(username, document)
 
+    def get_many(self, usernames: Sequence[str], *, timeout: float) -> dict[str, Outcome]:
+        """See `UserReader.get_many`."""
+        keys = [document_key(username) for username in usernames]
+        found, failed = self._get_multi(keys, timeout)
+        if len(failed) == len(keys):
+            raise translate(next(iter(failed.values())))
+        return {
+            username: translate(failed[key]) if key in failed else user_or_error(username, found.get(key))
+            for username, key in zip(usernames, keys, strict=True)
+        }
+
     def put(self, documents: Sequence[Document], *, timeout: float) -> int:
         """See `UserStore.put`. Documents are sent all at once; after an error some may be stored."""
         self._check_process()
@@ -155,23 +166,29 @@ class CouchbaseUserStore:
 
     def probe(self, *, timeout: float) -> None:
         """See `UserStore.probe`. Several keys are asked for, so that one lost node of many doesn't decide."""
-        self._check_process()
         keys = [f"probe::{secrets.token_hex(8)}" for _ in range(_PROBE_KEYS)]
-        options = GetMultiOptions(timeout=timedelta(seconds=max(timeout, _MIN_TIMEOUT)))
-        try:
-            result = self._collection.get_multi(keys, options)
-        except CouchbaseException as error:
-            raise translate(error) from None
-        except RuntimeError:
-            raise _closed() from None
-        failures = [error for error in result.exceptions.values() if not isinstance(error, DocumentNotFoundException)]
-        if len(failures) == len(keys):
-            raise translate(failures[0])
+        _, failed = self._get_multi(keys, timeout)
+        if len(failed) == len(keys):
+            raise translate(next(iter(failed.values())))
 
     def close(self) -> None:
         """See `UserStore.close`. In a child process it does nothing: the connection is the parent's."""
         if os.getpid() == self._pid:
             self._cluster.close()
+
+    def _get_multi(self, keys: Sequence[str], timeout: float) -> tuple[dict[str, bytes], dict[str, Exception]]:
+        """Returns the documents that are there, and the errors of the keys that nobody answered for."""
+        self._check_process()
+        options = GetMultiOptions(timeout=timedelta(seconds=max(timeout, _MIN_TIMEOUT)))
+        try:
+            answer = self._collection.get_multi(keys, options)
+        except CouchbaseException as error:
+            raise translate(error) from None
+        except RuntimeError:
+            raise _closed() from None
+        found = {key: result.value for key, result in answer.results.items()}
+        missing = DocumentNotFoundException
+        return found, {key: error for key, error in answer.exceptions.items() if not isinstance(error, missing)}
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:  # the SDK's threads didn't come along: a call would hang, past its timeout

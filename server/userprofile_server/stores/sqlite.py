@@ -1,5 +1,6 @@
 """The embedded store: one SQLite file, no server. Documents are kept as JSON under the keys of every other store."""
 
+import json
 import logging
 import os
 import secrets
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from userprofile_server.documents import document_key, parse_user
+from userprofile_server.documents import document_key, parse_user, user_or_error
 from userprofile_server.errors import (
     StoreError,
     StoreMisconfiguredError,
@@ -22,7 +23,7 @@ from userprofile_server.errors import (
 )
 from userprofile_server.models import User
 from userprofile_server.settings import StoreSettings
-from userprofile_server.stores.base import Document, UserStore
+from userprofile_server.stores.base import Document, Outcome, UserStore
 
 _log = logging.getLogger(__name__)
 
@@ -87,10 +88,19 @@ class SQLiteUserStore:
 
     def get(self, username: str, *, timeout: float) -> User:
         """See `UserReader.get`."""
-        document = self._read(document_key(username), timeout)
+        key = document_key(username)
+        document = self._read(lambda: self._select(key), timeout)
         if document is None:
             raise UserNotFoundError
         return parse_user(username, document)
+
+    def get_many(self, usernames: Sequence[str], *, timeout: float) -> dict[str, Outcome]:
+        """See `UserReader.get_many`."""
+        keys = [document_key(username) for username in usernames]
+        documents = self._read(lambda: self._select_many(keys), timeout)
+        return {
+            username: user_or_error(username, documents.get(key)) for username, key in zip(usernames, keys, strict=True)
+        }
 
     def put(self, documents: Sequence[Document], *, timeout: float) -> int:
         """See `UserStore.put`. One transaction: all of the documents are stored, or none is."""
@@ -98,7 +108,8 @@ class SQLiteUserStore:
 
     def probe(self, *, timeout: float) -> None:
         """See `UserStore.probe`."""
-        self._read(f"probe::{secrets.token_hex(8)}", timeout)
+        key = f"probe::{secrets.token_hex(8)}"
+        self._read(lambda: self._select(key), timeout)
 
     def close(self) -> None:
         """See `UserStore.close`. Waits for a statement that is under way."""
@@ -151,17 +162,26 @@ class SQLiteUserStore:
             _log.info("made a new, empty database: %s", self._path)
         return self._describe()
 
-    def _read(self, key: str, timeout: float) -> bytes | None:
+    def _read(self, select: Callable[[], T], timeout: float) -> T:
         try:
-            return self._select(key)
+            return select()
         except sqlite3.Error:
             # Only a read that failed pays for the guard and for looking at the clock.
-            return self._guard(lambda: self._retry_while_locked(timeout, lambda: self._select(key)))
+            return self._guard(lambda: self._retry_while_locked(timeout, select))
 
     def _select(self, key: str) -> bytes | None:
         with self._lock:
             row = self._connection.execute("SELECT document FROM userprofiles WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
+
+    def _select_many(self, keys: Sequence[str]) -> dict[str, bytes]:
+        # json_each, because a list of placeholders would be another statement for each number of keys.
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT key, document FROM userprofiles WHERE key IN (SELECT value FROM json_each(?))",
+                (json.dumps(keys),),
+            ).fetchall()
+        return {key.decode(): document for key, document in rows}
 
     def _write(self, documents: Sequence[Document]) -> int:
         def write() -> int:

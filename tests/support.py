@@ -156,12 +156,13 @@ def run(program: str, *args: object, stdin: bytes | None = None, **env: str) -> 
 class ServerProcess:
     """`userprofile-server serve` as a process of its own, on a free port."""
 
-    def __init__(self, store_url: str, *args: str) -> None:
+    def __init__(self, store_url: str, *args: str, **env: str) -> None:
         self._process = subprocess.Popen(
             [BIN / "userprofile-server", "serve", "--store", store_url, "--listen", "127.0.0.1:0", *args],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=os.environ | env,
         )
         self.stderr = ""
         self._reader = threading.Thread(target=self._read_stderr)

@@ -64,6 +64,10 @@ class TestCluster:
     def move_vbuckets(self, source: int, target: int, bucket: str = "default") -> None:
         self._run(lambda: self.cluster.move_vbuckets(bucket, source, target))
 
+    def assign(self, key: str, node: int, bucket: str = "default") -> None:
+        """Lets a node serve a key, with all else in its vbucket. For clients that connect later."""
+        self._run(lambda: self.cluster.buckets[bucket].owners.__setitem__(vbucket_of(key.encode()), node))
+
     def drop_bucket(self, name: str = "default") -> Bucket:
         return self._run(lambda: self.cluster.drop_bucket(name))
 

@@ -1,24 +1,36 @@
-"""Client of the userprofile service: `UserProfileClient("localhost:50051").get_user("johndoe")`.
+"""Clients of the userprofile service: `UserProfileClient("localhost:50051").get_user("johndoe")`.
 
-The generated stubs, for those who want them bare, are in `userprofile.v1`.
+`AsyncUserProfileClient` is its twin for asyncio, `userprofile.testing` has a server to test with, and the generated
+stubs, for those who want them bare, are in `userprofile.v1`.
 """
 
+from userprofile.async_client import AsyncUserProfileClient
 from userprofile.client import UserProfileClient
 from userprofile.errors import (
+    BatchError,
     CorruptProfileError,
     DeadlineExceededError,
     InvalidUsernameError,
+    PermissionDeniedError,
     ServiceUnavailableError,
+    UnauthenticatedError,
     UserNotFoundError,
     UserProfileError,
 )
+from userprofile.options import TLS, CallOptions
 from userprofile.user import User
 
 __all__ = [
+    "TLS",
+    "AsyncUserProfileClient",
+    "BatchError",
+    "CallOptions",
     "CorruptProfileError",
     "DeadlineExceededError",
     "InvalidUsernameError",
+    "PermissionDeniedError",
     "ServiceUnavailableError",
+    "UnauthenticatedError",
     "User",
     "UserNotFoundError",
     "UserProfileClient",

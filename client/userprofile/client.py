@@ -1,61 +1,150 @@
-"""The client: one channel, and a method for each question."""
+"""The client for threads. `async_client.py` has its twin for asyncio."""
 
-from typing import Self
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from typing import Any, Self, Unpack
 
 import grpc
 
-from userprofile.errors import UserNotFoundError, from_rpc_error, invalid_unicode
+from userprofile.batches import BATCHES_IN_FLIGHT, Batch, Outcome, check_several, collect, split
+from userprofile.calls import Call, Calls
+from userprofile.channel import ChannelOptions, Endpoint
+from userprofile.errors import UserNotFoundError, UserProfileError, from_rpc_error, unsendable
+from userprofile.health import HEALTH_REQUEST, health_check, is_serving
+from userprofile.options import TLS, CallOptions, Metadata
 from userprofile.user import User, from_message
 from userprofile.v1 import user_profile_pb2 as pb
 from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
 
 DEFAULT_TARGET = "localhost:50051"
 DEFAULT_TIMEOUT = 5.0
+DEFAULT_RETRIES = 3
 
 
 class UserProfileClient:
     """Asks a userprofile service. Safe to share between threads; close it, or use it in a `with` block.
 
-    Connects with the first call, not before, and again by itself whenever the connection is lost.
+    Connects with the first call to all addresses of the target, and again by itself whenever a connection is
+    lost. Calls go round robin to the servers that say of themselves that they are serving.
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Takes the server's address and the seconds that a call may take unless it says otherwise.
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retries: int = DEFAULT_RETRIES,
+        wait_for_ready: bool = False,
+        token: str | Callable[[], str] | None = None,
+        allow_plaintext_token: bool = False,
+        tls: TLS | None = None,
+        metadata: Metadata = (),
+        channel_options: ChannelOptions = (),
+    ) -> None:
+        """Takes the servers' address, and how to talk to them.
 
-        `target` is `host:port`, `unix:path` or another name that gRPC resolves
-        (https://grpc.github.io/grpc/core/md_doc_naming.html).
+        Args:
+            target: `host:port` (all addresses of the name are used), `ipv4:1.2.3.4:50051,5.6.7.8:50051`, `unix:path`
+                or another name that gRPC resolves (https://grpc.github.io/grpc/core/md_doc_naming.html).
+            timeout: Seconds that a call may take, retries included, unless it says otherwise.
+            retries: How often a call is tried again, 0 to 4 times, where the service can't be reached. No call
+                changes anything, so that is safe; where most calls fail, gRPC stops retrying.
+            wait_for_ready: Whether calls wait for a server that can be reached, until their time is up, instead of
+                failing at once.
+            token: Sent with every call as `authorization: Bearer …`. A function is asked for it at each call, so it
+                should keep the token at hand until it expires.
+            allow_plaintext_token: Allows sending the token without TLS to other machines, where anyone on the way
+                can read it.
+            tls: Speaks TLS; without it, plaintext.
+            metadata: Sent with every call.
+            channel_options: Further arguments of the channel, which win over the client's own
+                (https://grpc.github.io/grpc/core/group__grpc__arg__keys.html).
+
+        Raises:
+            ValueError: an argument can't be, or would send the token in plaintext to another machine.
+            OSError: a file of `tls` can't be read.
         """
-        self._timeout = timeout
-        self._channel = grpc.insecure_channel(target)
+        self._endpoint = Endpoint(target, tls=tls, retries=retries, channel_options=channel_options)
+        self._endpoint.check_token(token, allow_plaintext=allow_plaintext_token)
+        self._calls = Calls(timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
+        self.target = target
+        self._token = token
+        self._channel = self._open(self._endpoint.balanced)
         self._stub = pb_grpc.UserProfileServiceStub(self._channel)
 
-    def get_user(self, username: str, *, timeout: float | None = None) -> User:
-        """Returns the user, waiting at most `timeout` seconds, by default the client's own.
+    def get_user(self, username: str, **options: Unpack[CallOptions]) -> User:
+        """Returns the user; `CallOptions` says what `options` there are.
 
         Raises:
             UserNotFoundError: nobody has this username.
             InvalidUsernameError: nobody can have it.
             UserProfileError: any other failure; see its subclasses.
         """
+        call = self._begin(options)
+        if (problem := unsendable(username)) is not None:
+            raise problem
         try:
-            request = pb.GetUserRequest(username=username)
-        except UnicodeEncodeError:
-            raise invalid_unicode() from None
-        try:
-            response = self._stub.GetUser(request, timeout=self._timeout if timeout is None else timeout)
+            response = self._stub.GetUser(pb.GetUserRequest(username=username), **call.arguments)
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+            raise from_rpc_error(error, call.request_id) from None
         return from_message(response.user)
 
-    def find_user(self, username: str, *, timeout: float | None = None) -> User | None:
+    def find_user(self, username: str, **options: Unpack[CallOptions]) -> User | None:
         """Like `get_user`, but returns None where nobody has this username."""
         try:
-            return self.get_user(username, timeout=timeout)
+            return self.get_user(username, **options)
         except UserNotFoundError:
             return None
 
+    def get_users(self, usernames: Iterable[str], **options: Unpack[CallOptions]) -> dict[str, User]:
+        """Returns those of any number of users who exist, by username.
+
+        A name that nobody has is absent, so that the mapping is what was found, and `.get(name)` is None for the
+        others. Names are asked for by the hundred, a few hundreds at once; the timeout is that of each hundred.
+
+        Raises:
+            BatchError: some names failed for another reason. It has what was found, and what failed.
+            UserProfileError: a hundred names failed as a whole. Nothing more is asked for.
+        """
+        check_several(usernames)
+        found: list[tuple[str, Outcome]] = []
+        with closing(self._ask_ahead(dict.fromkeys(usernames), options)) as batches:
+            for batch in batches:
+                found += batch.outcomes()
+        return collect(found)
+
+    def iter_users(
+        self, usernames: Iterable[str], **options: Unpack[CallOptions]
+    ) -> Iterator[tuple[str, User | UserProfileError]]:
+        """Yields each name, in order, with its user or with the error that `get_user` would have raised.
+
+        For more names than fit into memory: a few hundreds are asked for ahead of what is taken, and none is lost
+        where the service can't be reached for a while. Raises no UserProfileError itself.
+        """
+        check_several(usernames)
+        with closing(self._ask_ahead(usernames, options)) as batches:
+            for batch in batches:
+                yield from batch.outcomes_or_failure()
+
+    def check_health(self, **options: Unpack[CallOptions]) -> bool:
+        """Returns whether a server says of itself that it is serving; one of the target's is asked.
+
+        Raises:
+            UserProfileError: it gave no answer.
+        """
+        call = self._begin(options)
+        # The client's own channel never gets through to a server that isn't serving.
+        with self._open(self._endpoint.unbalanced) as channel:
+            try:
+                response = health_check(channel)(HEALTH_REQUEST, **call.arguments)
+            except grpc.RpcError as error:
+                raise from_rpc_error(error, call.request_id) from None
+        return is_serving(response)
+
     def close(self) -> None:
-        """Closes the channel; calls in progress are cancelled."""
+        """Closes the connections; calls in progress are cancelled, later ones raise RuntimeError."""
+        self._calls.closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -63,5 +152,62 @@ class UserProfileClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the channel."""
+        """Closes the client."""
         self.close()
+
+    def _open(self, options: ChannelOptions) -> grpc.Channel:
+        if self._endpoint.credentials is None:
+            return grpc.insecure_channel(self._endpoint.target, options)
+        return grpc.secure_channel(self._endpoint.target, self._endpoint.credentials, options)
+
+    def _begin(self, options: CallOptions) -> Call:
+        token = self._token() if callable(self._token) else self._token
+        return self._calls.begin(token, **options)
+
+    def _ask_ahead(self, usernames: Iterable[str], options: CallOptions) -> "Generator[_AskedBatch]":
+        """Yields the batches in order, while the next few of them are asked for already."""
+        asked: deque[_AskedBatch] = deque()
+        try:
+            for batch in split(usernames):
+                asked.append(self._ask(batch, options))
+                if len(asked) == BATCHES_IN_FLIGHT:
+                    yield asked.popleft()
+            while asked:
+                yield asked.popleft()
+        finally:
+            for abandoned in asked:
+                abandoned.cancel()
+
+    def _ask(self, batch: Batch, options: CallOptions) -> "_AskedBatch":
+        call = self._begin(options)
+        request = batch.request()
+        future = None if request is None else self._stub.BatchGetUsers.future(request, **call.arguments)
+        return _AskedBatch(batch, call, future)
+
+
+class _AskedBatch:
+    """A batch on its way."""
+
+    def __init__(self, batch: Batch, call: Call, future: Any) -> None:
+        self._batch = batch
+        self._call = call
+        self._future = future
+
+    def outcomes(self) -> Iterable[tuple[str, Outcome]]:
+        if self._future is None:
+            return self._batch.outcomes((), None)
+        try:
+            response = self._future.result()
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self._call.request_id) from None
+        return self._batch.outcomes(response.results, self._call.request_id)
+
+    def outcomes_or_failure(self) -> Iterable[tuple[str, Outcome]]:
+        try:
+            return self.outcomes()
+        except UserProfileError as error:
+            return self._batch.failed(error)
+
+    def cancel(self) -> None:
+        if self._future is not None:
+            self._future.cancel()

@@ -8,6 +8,11 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from userprofile.user import User
+
+UNREACHABLE = "SERVICE_UNREACHABLE"
+"""The client's own reason: the service gave no answer."""
+
 _DOMAIN = "userprofile"
 
 
@@ -15,7 +20,13 @@ class UserProfileError(Exception):
     """Base of every error of a call, and the error itself where no class below fits."""
 
     def __init__(
-        self, message: str, *, code: grpc.StatusCode, reason: str | None = None, request_id: str | None = None
+        self,
+        message: str,
+        *,
+        code: grpc.StatusCode,
+        reason: str | None = None,
+        request_id: str | None = None,
+        retryable: bool = False,
     ) -> None:
         """See the attributes."""
         super().__init__(message)
@@ -26,12 +37,14 @@ class UserProfileError(Exception):
         self.reason = reason
         """The service's reason, for example `USER_NOT_FOUND`; None if gRPC itself answered."""
         self.request_id = request_id
-        """Finds the call in the server's log; None if it got no answer from the service."""
+        """Finds the call in the server's log."""
+        self.retryable = retryable
+        """Whether asking again after a pause may help. The client has done so already, as often as it was told to."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Makes it picklable, for process pools and task queues."""
-        make = functools.partial(type(self), code=self.code, reason=self.reason, request_id=self.request_id)
-        return make, (self.message,)
+        keywords = {name: value for name, value in vars(self).items() if name != "message"}
+        return functools.partial(type(self), **keywords), (self.message,)
 
     def __str__(self) -> str:
         """Returns the message with what helps to find the cause."""
@@ -52,11 +65,37 @@ class CorruptProfileError(UserProfileError):
 
 
 class ServiceUnavailableError(UserProfileError):
-    """Raised when the server, or the storage behind it, can't be reached now."""
+    """Raised when the service, or the storage behind it, can't be reached now.
+
+    The reason is `SERVICE_UNREACHABLE` where no server gave an answer: none can be connected to, each says of
+    itself that it isn't serving, or the connection was lost. gRPC says so by itself, and the message has its words.
+    """
 
 
 class DeadlineExceededError(UserProfileError):
     """Raised when the timeout of the call is over."""
+
+
+class UnauthenticatedError(UserProfileError):
+    """Raised when the server wants to know who calls, and the token or certificate is missing or wrong."""
+
+
+class PermissionDeniedError(UserProfileError):
+    """Raised when the server knows who calls, and that it isn't allowed."""
+
+
+class BatchError(UserProfileError):
+    """Raised by `get_users` when some of the users could be read, and others failed."""
+
+    def __init__(
+        self, message: str, *, users: dict[str, User], errors: dict[str, UserProfileError], **keywords: Any
+    ) -> None:
+        """See the attributes. Code, reason, request id and whether it is retryable are those of the first error."""
+        super().__init__(message, **keywords)
+        self.users = users
+        """Those who were found, by username."""
+        self.errors = errors
+        """What went wrong with the others, by username. Names that nobody has are in neither of the two."""
 
 
 _BY_REASON: dict[str, type[UserProfileError]] = {
@@ -67,17 +106,27 @@ _BY_REASON: dict[str, type[UserProfileError]] = {
 _BY_CODE: dict[grpc.StatusCode, type[UserProfileError]] = {
     grpc.StatusCode.UNAVAILABLE: ServiceUnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
 }
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def from_rpc_error(error: grpc.RpcError) -> UserProfileError:
-    """Returns the error that stands for what a stub raised."""
-    assert isinstance(error, grpc.Call)  # all that stubs raise are calls too
+def from_rpc_error(error: Any, request_id: str | None) -> UserProfileError:
+    """Returns the error that stands for the grpc.RpcError that a stub raised, in a call with this request id."""
     code = error.code()
-    message = error.details() or code.name
-    reason = request_id = None
-    status = _status_of(error)
-    for detail in status.details if status is not None else ():
+    return _make(code, error.details() or code.name, _status_of(error) or status_pb2.Status(), request_id)
+
+
+def from_status(status: status_pb2.Status, request_id: str | None) -> UserProfileError:
+    """Returns the error that stands for one result of a batch."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    return _make(code, status.message or code.name, status, request_id)
+
+
+def _make(code: grpc.StatusCode, message: str, status: status_pb2.Status, request_id: str | None) -> UserProfileError:
+    reason = None
+    for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         request = error_details_pb2.RequestInfo()
         bad_request = error_details_pb2.BadRequest()
@@ -88,20 +137,40 @@ def from_rpc_error(error: grpc.RpcError) -> UserProfileError:
         elif detail.Unpack(bad_request):
             problems = (f"{problem.field} {problem.description}" for problem in bad_request.field_violations)
             message = f"{message.rstrip('.')}: {'; '.join(problems)}."
+    if reason is None and code is grpc.StatusCode.UNAVAILABLE:
+        reason = UNREACHABLE
     error_class = _BY_REASON.get(reason or "") or _BY_CODE.get(code, UserProfileError)
-    return error_class(message, code=code, reason=reason, request_id=request_id)
+    # A store that is slow only gets slower by being asked again; the server says so by its pushback.
+    retryable = code is grpc.StatusCode.UNAVAILABLE and reason != "STORE_TIMEOUT"
+    return error_class(message, code=code, reason=reason, request_id=request_id, retryable=retryable)
 
 
-def invalid_unicode() -> InvalidUsernameError:
-    """Returns the error for a name that can't even be put into a request (a lone surrogate)."""
+def closed_meanwhile(request_id: str) -> UserProfileError:
+    """Returns the error of a call that was in progress when its client was closed."""
+    return UserProfileError("The client was closed.", code=grpc.StatusCode.CANCELLED, request_id=request_id)
+
+
+def unsendable(username: str) -> InvalidUsernameError | None:
+    """Returns the error of a name that can't even be put into a request, None of any other: the server judges those."""
+    try:
+        size = len(username.encode())
+    except UnicodeEncodeError:  # a lone surrogate
+        return _invalid("must be valid Unicode")
+    return _invalid(f"must not be longer than {_MAX_SENT_BYTES} bytes in UTF-8") if size > _MAX_SENT_BYTES else None
+
+
+_MAX_SENT_BYTES = 600  # a hundred such names fit into a request; what the server allows is less
+
+
+def _invalid(problem: str) -> InvalidUsernameError:
     return InvalidUsernameError(
-        "The username is not valid: username must be valid Unicode.",
+        f"The username is not valid: username {problem}.",
         code=grpc.StatusCode.INVALID_ARGUMENT,
         reason="INVALID_USERNAME",
     )
 
 
-def _status_of(call: grpc.Call) -> status_pb2.Status | None:
+def _status_of(call: Any) -> status_pb2.Status | None:
     try:
         return rpc_status.from_call(call)
     except (ValueError, DecodeError):  # details that contradict the status, or aren't details: not our server's

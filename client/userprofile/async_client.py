@@ -1,0 +1,177 @@
+"""The client for asyncio: the twin of `client.py`, with the same names."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from typing import Self, TypeVar, Unpack
+
+import grpc
+import grpc.aio
+
+from userprofile.batches import BATCHES_IN_FLIGHT, Batch, Outcome, check_several, collect, split
+from userprofile.calls import Call, Calls
+from userprofile.channel import ChannelOptions, Endpoint
+from userprofile.client import DEFAULT_RETRIES, DEFAULT_TARGET, DEFAULT_TIMEOUT
+from userprofile.errors import UserNotFoundError, UserProfileError, closed_meanwhile, from_rpc_error, unsendable
+from userprofile.health import HEALTH_REQUEST, health_check, is_serving
+from userprofile.options import TLS, CallOptions, Metadata
+from userprofile.user import User, from_message
+from userprofile.v1 import user_profile_pb2 as pb
+from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
+
+T = TypeVar("T")
+
+
+class AsyncUserProfileClient:
+    """Asks a userprofile service from asyncio. Close it, or use it in an `async with` block.
+
+    Any number of tasks of one event loop may share it; it belongs to the loop of its first call. In all else it is
+    like `UserProfileClient`.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retries: int = DEFAULT_RETRIES,
+        wait_for_ready: bool = False,
+        token: str | Callable[[], str] | Callable[[], Awaitable[str]] | None = None,
+        allow_plaintext_token: bool = False,
+        tls: TLS | None = None,
+        metadata: Metadata = (),
+        channel_options: ChannelOptions = (),
+    ) -> None:
+        """Takes the arguments of `UserProfileClient`, which says what they mean; `token` may be an async function.
+
+        Raises:
+            ValueError: an argument can't be, or would send the token in plaintext to another machine.
+            OSError: a file of `tls` can't be read.
+        """
+        self._endpoint = Endpoint(target, tls=tls, retries=retries, channel_options=channel_options)
+        self._endpoint.check_token(token, allow_plaintext=allow_plaintext_token)
+        self._calls = Calls(timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
+        self.target = target
+        self._token = token
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channel: grpc.aio.Channel
+        self._stub: pb_grpc.UserProfileServiceAsyncStub
+
+    async def get_user(self, username: str, **options: Unpack[CallOptions]) -> User:
+        """See `UserProfileClient.get_user`."""
+        call = await self._begin(options)
+        if (problem := unsendable(username)) is not None:
+            raise problem
+        response = await self._answer(self._stub.GetUser(pb.GetUserRequest(username=username), **call.arguments), call)
+        return from_message(response.user)
+
+    async def find_user(self, username: str, **options: Unpack[CallOptions]) -> User | None:
+        """See `UserProfileClient.find_user`."""
+        try:
+            return await self.get_user(username, **options)
+        except UserNotFoundError:
+            return None
+
+    async def get_users(self, usernames: Iterable[str], **options: Unpack[CallOptions]) -> dict[str, User]:
+        """See `UserProfileClient.get_users`."""
+        check_several(usernames)
+        found: list[tuple[str, Outcome]] = []
+        async with aclosing(self._ask_ahead(dict.fromkeys(usernames), options)) as batches:
+            async for _, asked in batches:
+                found += await asked
+        return collect(found)
+
+    async def iter_users(
+        self, usernames: Iterable[str], **options: Unpack[CallOptions]
+    ) -> AsyncIterator[tuple[str, User | UserProfileError]]:
+        """See `UserProfileClient.iter_users`."""
+        check_several(usernames)
+        async with aclosing(self._ask_ahead(usernames, options)) as batches:
+            async for batch, asked in batches:
+                try:
+                    outcomes = await asked
+                except UserProfileError as error:
+                    outcomes = batch.failed(error)
+                for outcome in outcomes:
+                    yield outcome
+
+    async def check_health(self, **options: Unpack[CallOptions]) -> bool:
+        """See `UserProfileClient.check_health`."""
+        call = await self._begin(options)
+        # The client's own channel never gets through to a server that isn't serving.
+        async with self._open(self._endpoint.unbalanced) as channel:
+            response = await self._answer(health_check(channel)(HEALTH_REQUEST, **call.arguments), call)
+        return is_serving(response)
+
+    async def close(self) -> None:
+        """Closes the connections; calls in progress are cancelled, later ones raise RuntimeError."""
+        self._calls.closed = True
+        if self._loop is not None:
+            await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        """Returns the client itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes the client."""
+        await self.close()
+
+    def _open(self, options: ChannelOptions) -> grpc.aio.Channel:
+        if self._endpoint.credentials is None:
+            return grpc.aio.insecure_channel(self._endpoint.target, options)
+        return grpc.aio.secure_channel(self._endpoint.target, self._endpoint.credentials, options)
+
+    async def _begin(self, options: CallOptions) -> Call:
+        self._calls.check_usable()
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            # A channel of grpc.aio belongs to the loop that it is made in, so it isn't made before there is one.
+            self._channel = self._open(self._endpoint.balanced)
+            self._stub = pb_grpc.UserProfileServiceStub(self._channel)
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeError("this client belongs to another event loop; make one for each")
+        token = self._token() if callable(self._token) else self._token
+        if token is not None and not isinstance(token, str):
+            token = await token
+        return self._calls.begin(token, **options)
+
+    async def _answer(self, asked: Awaitable[T], call: Call) -> T:
+        try:
+            return await asked
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, call.request_id) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._calls.closed and task is not None and not task.cancelling():
+                # It isn't this task that was cancelled, and the like of it mustn't look as if it were.
+                raise closed_meanwhile(call.request_id) from None
+            raise
+
+    async def _ask_ahead(
+        self, usernames: Iterable[str], options: CallOptions
+    ) -> "AsyncGenerator[tuple[Batch, asyncio.Task[Iterable[tuple[str, Outcome]]]]]":
+        """Yields the batches in order, while the next few of them are asked for already."""
+        asked: deque[tuple[Batch, asyncio.Task[Iterable[tuple[str, Outcome]]]]] = deque()
+        try:
+            for batch in split(usernames):
+                asked.append((batch, asyncio.create_task(self._ask(batch, options))))
+                if len(asked) == BATCHES_IN_FLIGHT:
+                    yield asked.popleft()
+            while asked:
+                yield asked.popleft()
+        finally:
+            abandoned = [task for _, task in asked]
+            for task in abandoned:
+                task.cancel()
+            await asyncio.gather(*abandoned, return_exceptions=True)
+
+    async def _ask(self, batch: Batch, options: CallOptions) -> Iterable[tuple[str, Outcome]]:
+        call = await self._begin(options)
+        request = batch.request()
+        if request is None:
+            return batch.outcomes((), None)
+        response = await self._answer(self._stub.BatchGetUsers(request, **call.arguments), call)
+        return batch.outcomes(response.results, call.request_id)

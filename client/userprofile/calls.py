@@ -1,0 +1,117 @@
+"""What goes with each call: its time, its metadata, the token. The same for both clients."""
+
+import os
+import random
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from userprofile.options import Metadata, ServingContext
+
+REQUEST_ID_KEY = "x-request-id"
+_AUTHORIZATION_KEY = "authorization"
+
+_OPTION_OF = {REQUEST_ID_KEY: "request_id", _AUTHORIZATION_KEY: "token"}
+_PASSED_ON = frozenset({REQUEST_ID_KEY, "traceparent", "tracestate", "grpc-trace-bin"})
+
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_TOKEN = re.compile(r"[!-~]+")
+_KEY = re.compile(r"[0-9a-z_.-]+")
+_VALUE = re.compile(r"[ -~]*")
+
+
+class Call(NamedTuple):
+    """What one call takes along."""
+
+    arguments: dict[str, Any]
+    """Those of the stub's method."""
+    request_id: str
+
+
+class Calls:
+    """Makes the arguments of calls out of the client's options and those of each call."""
+
+    def __init__(self, *, timeout: float, wait_for_ready: bool, metadata: Metadata) -> None:
+        """Raises ValueError for what can't be."""
+        if not timeout > 0:
+            raise ValueError(f"the timeout must be above zero, not {timeout}")
+        self._timeout = timeout
+        self._wait_for_ready = wait_for_ready
+        self._metadata = checked(metadata)
+        self._pid = os.getpid()
+        self.closed = False
+        """Set by the client when it is closed."""
+
+    def check_usable(self) -> None:
+        """Raises RuntimeError after the end of the client, and in a child process."""
+        if self.closed:
+            raise RuntimeError("this client is closed")
+        if os.getpid() != self._pid:  # gRPC's threads didn't come along: a call would hang
+            raise RuntimeError("this client was made in another process; make one after the fork")
+
+    def begin(
+        self,
+        token: str | None,
+        *,
+        timeout: float | None = None,
+        wait_for_ready: bool | None = None,
+        request_id: str | None = None,
+        metadata: Metadata = (),
+        context: ServingContext | None = None,
+    ) -> Call:
+        """Returns the arguments of a call with these options; see `CallOptions`.
+
+        Raises:
+            RuntimeError: the client can't be used any more, or not here.
+            ValueError: the token or an option can't be sent.
+        """
+        self.check_usable()
+        if timeout is None:
+            timeout = self._timeout
+        sent: list[tuple[str, Any]] = [*self._metadata, *checked(metadata)] if metadata else list(self._metadata)
+        if context is not None:
+            remaining = context.time_remaining()
+            if remaining is not None:
+                timeout = min(timeout, remaining)
+            received = _passed_on(context.invocation_metadata())
+            request_id = request_id or received.pop(REQUEST_ID_KEY, None)
+            sent += received.items()
+        if request_id is None:
+            request_id = f"{random.getrandbits(128):032x}"
+        elif not _REQUEST_ID.fullmatch(request_id):
+            raise ValueError("a request id has 1 to 128 visible ASCII characters")
+        sent.append((REQUEST_ID_KEY, request_id))
+        if token is not None:
+            check_token(token)
+            sent.append((_AUTHORIZATION_KEY, f"Bearer {token}"))
+        wait_for_ready = self._wait_for_ready if wait_for_ready is None else wait_for_ready
+        return Call({"timeout": timeout, "metadata": sent, "wait_for_ready": wait_for_ready}, request_id)
+
+
+def check_token(token: str) -> None:
+    """Raises ValueError, without the token in it, if gRPC can't send it. gRPC would print it."""
+    if not _TOKEN.fullmatch(token):
+        raise ValueError("the token is empty, or has characters that metadata can't carry")
+
+
+def checked(metadata: Metadata) -> Metadata:
+    """Returns `metadata` if gRPC can send it. Raises ValueError without a value in it, which may be a secret."""
+    for key, value in metadata:
+        if not _KEY.fullmatch(key) or key.startswith("grpc-"):
+            raise ValueError(f"{key!r} can't be a metadata key: lower-case letters, digits, `_.-`, and not `grpc-…`")
+        if key in _OPTION_OF:
+            raise ValueError(f"give {key!r} as the option `{_OPTION_OF[key]}`")
+        if key.endswith("-bin"):
+            sendable = isinstance(value, bytes)
+        else:
+            sendable = isinstance(value, str) and _VALUE.fullmatch(value) is not None
+        if not sendable:
+            raise ValueError(f"the value of {key!r} can't be sent: it takes printable ASCII, or bytes under `…-bin`")
+    return metadata
+
+
+def _passed_on(received: Iterable[Any] | None) -> dict[str, Any]:
+    passed_on = {key: value for key, value in received or () if key in _PASSED_ON}
+    if not _REQUEST_ID.fullmatch(passed_on.get(REQUEST_ID_KEY, "")):
+        passed_on.pop(REQUEST_ID_KEY, None)  # whoever called us sent nonsense; that is no reason to fail
+    return passed_on

@@ -1,0 +1,126 @@
+"""How a client reaches the servers: addresses, load balancing, retries, keepalive, TLS."""
+
+import ipaddress
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from userprofile.calls import check_token
+from userprofile.options import TLS
+from userprofile.v1 import user_profile_pb2 as pb
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["UserProfileService"].full_name
+
+ChannelOptions = Sequence[tuple[str, Any]]
+
+MAX_RETRIES = 4
+"""gRPC makes five attempts at most, whatever it is told."""
+
+KEEPALIVE_SECONDS = 30
+"""Between two pings on a quiet connection. Servers of ours allow one every 20 seconds."""
+
+_MAX_RESPONSE_BYTES = 64 * 1024 * 1024  # a hundred profiles, whatever somebody has put into their names
+
+
+class Endpoint:
+    """Where the servers are, and the arguments of a channel to them."""
+
+    def __init__(self, target: str, *, tls: TLS | None, retries: int, channel_options: ChannelOptions) -> None:
+        """See `UserProfileClient`. Reads the files of `tls`; connects to nothing.
+
+        Raises:
+            ValueError: something of it can't be.
+            OSError: a file can't be read.
+        """
+        if not target:
+            raise ValueError("the target must not be empty")
+        if not 0 <= retries <= MAX_RETRIES:
+            raise ValueError(f"retries must be 0 to {MAX_RETRIES}, not {retries}")
+        self.target = target
+        self.is_private = tls is not None or _is_loopback(target)
+        """Whether nobody on the way can read along."""
+        self.credentials = None if tls is None else _credentials(tls)
+        self.unbalanced: list[tuple[str, Any]] = [
+            ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.max_receive_message_length", _MAX_RESPONSE_BYTES),
+            ("grpc.enable_retries", int(retries > 0)),
+        ]
+        if tls is None and self.is_private:
+            # Else a proxy named by the environment would be asked for what never has to leave this machine.
+            self.unbalanced.append(("grpc.enable_http_proxy", 0))
+        if tls is not None and tls.server_name is not None:
+            self.unbalanced.append(("grpc.ssl_target_name_override", tls.server_name))
+        self.unbalanced += channel_options
+        """The arguments of a channel to any one of the servers, whatever it says of itself."""
+        self.balanced = [("grpc.service_config", json.dumps(_service_config(retries))), *self.unbalanced]
+        """The arguments of a channel to all servers that are serving."""
+
+    def check_token(self, token: object, *, allow_plaintext: bool) -> None:
+        """Raises ValueError if `token` can't be sent, or not without others reading it, unless that is allowed."""
+        if isinstance(token, str):
+            check_token(token)
+        if token is not None and not self.is_private and not allow_plaintext:
+            raise ValueError(
+                f"the token would go to {self.target} in plaintext, where anyone on the way can read it; give `tls`,"
+                " or allow_plaintext_token=True if that is what you want"
+            )
+
+
+def _service_config(retries: int) -> dict[str, Any]:
+    """See https://github.com/grpc/grpc/blob/master/doc/service_config.md."""
+    config: dict[str, Any] = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": SERVICE_NAME},
+    }
+    if retries:
+        policy = {
+            "maxAttempts": retries + 1,
+            "initialBackoff": "0.05s",
+            "maxBackoff": "1s",
+            "backoffMultiplier": 2,
+            # AIP-194: the one status that says that nothing has happened and that later may be better.
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        }
+        config["methodConfig"] = [{"name": [{"service": SERVICE_NAME}], "retryPolicy": policy}]
+        # A failure takes a token, an answer gives a tenth of one back, and below half there are no retries: one lost
+        # server among several is made up for, a service that is down isn't hit with four times the load.
+        config["retryThrottling"] = {"maxTokens": 100, "tokenRatio": 0.1}
+    return config
+
+
+def _credentials(tls: TLS) -> grpc.ChannelCredentials:
+    if (tls.certificate is None) != (tls.key is None):
+        raise ValueError("a client certificate and its key go together")
+    ca, key, certificate = (
+        None if path is None else Path(path).read_bytes() for path in (tls.ca, tls.key, tls.certificate)
+    )
+    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=certificate)
+
+
+def _is_loopback(target: str) -> bool:
+    """Whether every address of `target` is this machine (https://grpc.github.io/grpc/core/md_doc_naming.html)."""
+    scheme, _, rest = target.partition(":")
+    if scheme in ("unix", "unix-abstract"):
+        return True
+    if scheme in ("ipv4", "ipv6"):
+        return all(_is_loopback_host(address) for address in rest.split(","))
+    return _is_loopback_host(rest.rpartition("/")[2] if scheme == "dns" else target)
+
+
+def _is_loopback_host(address: str) -> bool:
+    if address.startswith("["):
+        host = address[1:].partition("]")[0]
+    elif address.count(":") > 1:
+        host = address  # IPv6 without a port
+    else:
+        host = address.partition(":")[0]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -1,0 +1,14 @@
+"""The fixtures of `userprofile.testing` for pytest: `pytest_plugins = ["userprofile.pytest_plugin"]` in conftest.py."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from userprofile.testing import FakeUserProfileServer
+
+
+@pytest.fixture
+def fake_userprofile() -> Iterator[FakeUserProfileServer]:
+    """A running server without users; `fake_userprofile.target` is its address."""
+    with FakeUserProfileServer() as server:
+        yield server

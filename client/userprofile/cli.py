@@ -3,11 +3,17 @@
 import dataclasses
 import json
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import NoReturn
 
 import click
+from click.shell_completion import get_completion_class
 
-from userprofile.client import DEFAULT_TARGET, DEFAULT_TIMEOUT, UserProfileClient
+from userprofile.cli_options import connection_options
+from userprofile.client import UserProfileClient
 from userprofile.errors import (
+    UNREACHABLE,
     DeadlineExceededError,
     InvalidUsernameError,
     ServiceUnavailableError,
@@ -16,62 +22,115 @@ from userprofile.errors import (
 )
 from userprofile.user import User
 
-# The first that fits counts. Anything else exits with 1.
+_FOUND, _FAILED, _INVALID, _NOT_FOUND, _UNAVAILABLE = range(5)
+"""The exit statuses."""
+
+_BY_SEVERITY = [_UNAVAILABLE, _FAILED, _INVALID, _NOT_FOUND, _FOUND]
+
+# The first that fits counts.
 _EXIT_STATUSES: dict[type[UserProfileError], int] = {
-    InvalidUsernameError: 2,
-    UserNotFoundError: 3,
-    ServiceUnavailableError: 4,
-    DeadlineExceededError: 4,
+    InvalidUsernameError: _INVALID,
+    UserNotFoundError: _NOT_FOUND,
+    ServiceUnavailableError: _UNAVAILABLE,
+    DeadlineExceededError: _UNAVAILABLE,
+    UserProfileError: _FAILED,
 }
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="userprofile")
 def main() -> None:
-    """Ask a userprofile service about users."""
+    """Ask a userprofile service about users.
+
+    Exit status: 0 if all is well, 2 for a wrong option or an invalid username, 3 if there is no such user,
+    4 if the service can't be reached or takes too long, 1 for anything else.
+    """
 
 
 @main.command()
 @click.argument("username")
-@click.option(
-    "--target",
-    default=DEFAULT_TARGET,
-    envvar="USERPROFILE_TARGET",
-    show_default=True,
-    show_envvar=True,
-    help="The server: host:port, or unix:path.",
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=DEFAULT_TIMEOUT,
-    envvar="USERPROFILE_TIMEOUT",
-    show_default=True,
-    show_envvar=True,
-    help="Seconds to wait for the answer.",
-)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, null where a field is unset.")
-def get(username: str, target: str, timeout: float, as_json: bool) -> None:
-    """Show the public profile of USERNAME.
-
-    Exit status: 0 if found, 2 for a wrong option or an invalid username, 3 if there is no such user,
-    4 if the service can't be reached or takes too long, 1 for anything else.
-    """
-    if not target:
-        raise click.BadParameter("must not be empty", param_hint="--target")
-    with UserProfileClient(target, timeout=timeout) as client:
-        try:
-            user = client.get_user(username)
-        except UserProfileError as error:
-            click.echo(f"error: {_explain(error, target)}", err=True)
-            sys.exit(next((status for kind, status in _EXIT_STATUSES.items() if isinstance(error, kind)), 1))
+@connection_options
+def get(client: UserProfileClient, username: str, as_json: bool) -> None:
+    """Show the public profile of USERNAME."""
+    try:
+        user = client.get_user(username)
+    except UserProfileError as error:
+        _fail(error, client)
     click.echo(json.dumps(dataclasses.asdict(user)) if as_json else _render(user))
 
 
-def _explain(error: UserProfileError, target: str) -> str:
-    if isinstance(error, ServiceUnavailableError) and error.reason is None:
-        return f"no userprofile server answers at {target}; is it running? ({error.message})"
-    return str(error)
+@main.command()
+@click.argument("usernames", nargs=-1)
+@connection_options
+def batch(client: UserProfileClient, usernames: tuple[str, ...]) -> None:
+    """Print what there is to say of each of USERNAMES, as JSON lines in their order.
+
+    Without USERNAMES it reads them from stdin, one a line and any number of them. Names are asked for by the hundred.
+
+    Each name gets a line: {"username": …, "user": {…}}, with null as the user if nobody has the name, or
+    {"username": …, "error": {"code": …, "reason": …, "message": …}}. The exit status is that of the worst outcome.
+    """
+    statuses: Counter[int] = Counter()
+    for username, outcome in client.iter_users(usernames or _lines_of_stdin()):
+        line: dict[str, object] = {"username": username}
+        if isinstance(outcome, User):
+            statuses[_FOUND] += 1
+            line["user"] = dataclasses.asdict(outcome)
+        else:
+            statuses[_exit_status(outcome)] += 1
+            if isinstance(outcome, UserNotFoundError):
+                line["user"] = None
+            else:
+                line["error"] = {"code": outcome.code.name, "reason": outcome.reason, "message": outcome.message}
+        sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+    failed = statuses.total() - statuses[_FOUND] - statuses[_NOT_FOUND]
+    click.echo(f"{statuses[_FOUND]} found, {statuses[_NOT_FOUND]} not found, {failed} failed", err=True)
+    sys.exit(next((status for status in _BY_SEVERITY if statuses[status]), _FOUND))
+
+
+@main.command()
+@connection_options
+def health(client: UserProfileClient) -> None:
+    """Say whether a server is SERVING, with exit status 0, or NOT_SERVING, with 4."""
+    try:
+        serving = client.check_health()
+    except UserProfileError as error:
+        _fail(error, client)
+    click.echo("SERVING" if serving else "NOT_SERVING")
+    sys.exit(_FOUND if serving else _UNAVAILABLE)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a script that completes commands and options in SHELL.
+
+    For bash, put this into ~/.bashrc:  eval "$(userprofile completion bash)"
+    """
+    complete = get_completion_class(shell)
+    assert complete is not None  # click has one for each of the choices
+    click.echo(complete(main, {}, "userprofile", "_USERPROFILE_COMPLETE").source())
+
+
+def _lines_of_stdin() -> Iterator[str]:
+    if sys.stdin.isatty():
+        click.echo("usernames, one a line; end with Ctrl-D:", err=True)
+    for line in sys.stdin.buffer:
+        yield line.rstrip(b"\r\n").decode(errors="surrogateescape")  # what isn't text is refused by its name
+
+
+def _exit_status(error: UserProfileError) -> int:
+    return next(status for kind, status in _EXIT_STATUSES.items() if isinstance(error, kind))
+
+
+def _fail(error: UserProfileError, client: UserProfileClient) -> NoReturn:
+    message = str(error)
+    if error.reason == UNREACHABLE:
+        message = f"no userprofile server answers at {client.target}; is it running? ({error.message})"
+    click.echo(f"error: {message}", err=True)
+    sys.exit(_exit_status(error))
 
 
 def _render(user: User) -> str:

@@ -42,7 +42,7 @@ $(DEMO_STORE): demo/users.jsonl | $(INSTALLED)
 	@touch $@
 
 test: $(INSTALLED) ## Run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-grpcurl: $(INSTALLED) $(GRPCURL) $(COUCHBASEMOCK) ## Try the real grpcurl on every store (needs Go, Java and Maven)
 	@GRPCURL=$(abspath $(GRPCURL)) COUCHBASEMOCK=$(abspath $(COUCHBASEMOCK)) $(BIN)/python -m pytest tests/external/check_grpcurl.py

@@ -76,13 +76,17 @@ class ResponseWatcher(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIn
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         call = continuation(details, request)
-        self._look_at(call)
-        if call.code() is grpc.StatusCode.OK:
-            look(f"response of {details.method}", call.result())
+        call.add_done_callback(self._look_at_answer)
         return call
 
     def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
         return _WatchedStream(continuation(details, request))
+
+    @classmethod
+    def _look_at_answer(cls, call: Any) -> None:
+        cls._look_at(call)
+        if call.code() is grpc.StatusCode.OK:
+            look("response", call.result())
 
     @staticmethod
     def _look_at(call: Any) -> None:

@@ -26,6 +26,9 @@ from tests.support import CallError, GetUser, document, eventually
 from userprofile_server.server import UserProfileServer
 from userprofile_server.settings import ServeSettings
 
+# One after the other on one of the test processes: they are about time, and each loads the machine by itself.
+pytestmark = pytest.mark.xdist_group("faults")
+
 DEADLINE = 1.0
 STORE_TIMEOUT = 0.4
 RECOVERY = 3.0
@@ -155,9 +158,9 @@ def test_a_node_that_misbehaves(one: Service, name: str) -> None:
         time.sleep(0.05)  # what was on its way when it began may still be answered
         began = time.monotonic()
         last()
+        eventually(lambda: one.load.since(began), "a call has ended")
         seen = one.load.since(began)
         one.cluster.fault()
-    assert seen
     assert seen.keys() <= outcomes
     assert one.health() == health_pb2.HealthCheckResponse.SERVING
 

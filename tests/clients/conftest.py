@@ -1,0 +1,21 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.clients.twins import MakeClient, making
+
+pytest_plugins = ["userprofile.pytest_plugin"]
+
+
+@pytest.fixture(params=["sync", "async"])
+def make_client(request: pytest.FixtureRequest) -> Iterator[MakeClient]:
+    """Makes UserProfileClients, and in a second round of all tests AsyncUserProfileClients."""
+    with making(request.param) as make:
+        yield make
+
+
+@pytest.fixture
+def client(make_client: MakeClient, address: str) -> Any:
+    """A client of the real server."""
+    return make_client(address)

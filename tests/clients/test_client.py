@@ -1,0 +1,471 @@
+"""What both Python clients do, beyond the table of test_behaviour.py."""
+
+import dataclasses
+import pickle
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+import userprofile
+from tests.canary import raises
+from tests.clients.twins import MakeClient
+from tests.support import eventually, run
+from userprofile import User, UserProfileError
+from userprofile.testing import FakeUserProfileServer
+
+
+@pytest.fixture
+def unused_target() -> Iterator[str]:
+    """An address that refuses connections."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{unused.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent_target() -> Iterator[str]:
+    """An address that takes connections and says nothing."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        yield f"127.0.0.1:{silent.getsockname()[1]}"
+
+
+def test_a_user_is_frozen(client: Any) -> None:
+    user = client.get_user("johndoe")
+    assert user == User("johndoe", "johndoe@example.com", "John Doe", disabled=False)
+    with raises(dataclasses.FrozenInstanceError):
+        user.email = "other"
+
+
+class TestErrors:
+    def test_say_all_that_is_known(self, client: Any) -> None:
+        with raises(userprofile.UserNotFoundError) as caught:
+            client.get_user("nobody", request_id="find-me")
+        error = caught.value
+        assert (error.code, error.reason, error.message) == (
+            grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND", "There is no such user.",
+        )  # fmt: skip
+        assert str(error) == "There is no such user. (NOT_FOUND, USER_NOT_FOUND, request id find-me)"
+
+    def test_fit_into_match_statements(self, client: Any) -> None:
+        with raises(UserProfileError) as caught:
+            client.get_user("")
+        match caught.value:
+            case userprofile.UserNotFoundError():
+                matched = "class"
+            case UserProfileError(reason="INVALID_USERNAME", retryable=False):
+                matched = "reason"
+            case _:
+                matched = "nothing"
+        assert matched == "reason"
+
+    def test_survive_pickling(self, client: Any) -> None:
+        with raises(userprofile.UserNotFoundError) as caught:
+            client.get_user("nobody")
+        with raises(userprofile.BatchError) as caught_batch:
+            client.get_users(["johndoe", ""])
+        for error in (caught.value, caught_batch.value):
+            copied = pickle.loads(pickle.dumps(error))
+            assert type(copied) is type(error)
+            assert str(copied) == str(error)
+            assert copied.retryable == error.retryable
+        assert copied.users == caught_batch.value.users
+        assert copied.errors.keys() == {""}
+
+    @pytest.mark.parametrize(
+        ("reason", "expected", "retryable"),
+        [
+            ("STORE_UNAVAILABLE", userprofile.ServiceUnavailableError, True),
+            ("STORE_TIMEOUT", userprofile.ServiceUnavailableError, False),
+            ("CORRUPT_DOCUMENT", userprofile.CorruptProfileError, False),
+            ("STORE_MISCONFIGURED", UserProfileError, False),
+            ("INTERNAL", UserProfileError, False),
+        ],
+    )
+    def test_are_one_tree(
+        self,
+        make_client: MakeClient,
+        fake_userprofile: FakeUserProfileServer,
+        reason: str,
+        expected: type[UserProfileError],
+        retryable: bool,
+    ) -> None:
+        fake_userprofile.fail(reason)
+        with raises(expected) as caught:
+            make_client(fake_userprofile.target, retries=0).get_user("johndoe")
+        assert type(caught.value) is expected
+        assert (caught.value.reason, caught.value.retryable) == (reason, retryable)
+
+    def test_name_a_service_that_is_not_there(self, make_client: MakeClient, unused_target: str) -> None:
+        with raises(userprofile.ServiceUnavailableError, match="Connection refused") as caught:
+            make_client(unused_target).get_user("johndoe", request_id="mine")
+        assert (caught.value.reason, caught.value.request_id) == ("SERVICE_UNREACHABLE", "mine")
+        assert caught.value.retryable
+
+
+class TestNames:
+    @pytest.mark.parametrize("username", ["", "x" * 234, "x" * 100_000, "\ud800"])
+    def test_that_nobody_can_have_are_refused_whichever_way_they_are_asked(self, client: Any, username: str) -> None:
+        for ask in (client.get_user, client.find_user):
+            with raises(userprofile.InvalidUsernameError, match="username must ") as caught:
+                ask(username)
+            assert caught.value.reason == "INVALID_USERNAME"
+        (_, user), (_, error) = client.iter_users(["johndoe", username])
+        assert isinstance(user, User)
+        assert isinstance(error, userprofile.InvalidUsernameError)
+
+    def test_that_cannot_be_sent_at_all_are_refused_without_a_call(
+        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
+    ) -> None:
+        client = make_client(fake_userprofile.target)
+        assert [type(error) for _, error in client.iter_users(["\ud800", "x" * 601])] == [
+            userprofile.InvalidUsernameError, userprofile.InvalidUsernameError,
+        ]  # fmt: skip
+        assert fake_userprofile.requests == []
+
+    def test_a_hundred_of_the_longest_fit_into_a_request(self, client: Any) -> None:
+        names = [f"{number:03}" + "x" * 597 for number in range(100)]
+        assert {type(error) for _, error in client.iter_users(names)} == {userprofile.InvalidUsernameError}
+
+    def test_a_lone_name_is_not_taken_for_a_list_of_letters(self, client: Any) -> None:
+        with raises(TypeError, match="put a single one into a list"):
+            client.get_users("johndoe")
+        with raises(TypeError, match="put a single one into a list"):
+            next(client.iter_users("johndoe"))
+
+
+class TestManyUsers:
+    @pytest.fixture
+    def server(self, fake_userprofile: FakeUserProfileServer) -> FakeUserProfileServer:
+        fake_userprofile.add(*(User(f"user{number}") for number in range(0, 1000, 2)))
+        return fake_userprofile
+
+    def test_are_asked_for_by_the_hundred_and_each_once(
+        self, make_client: MakeClient, server: FakeUserProfileServer
+    ) -> None:
+        names = [f"user{number}" for number in range(250)]
+        found = make_client(server.target).get_users(iter(names * 2))
+        assert list(found) == names[::2]
+        assert all(user.username == name for name, user in found.items())
+        assert sorted(len(request.usernames) for request in server.requests) == [50, 100, 100]
+
+    def test_nobody_is_nobody(self, make_client: MakeClient, server: FakeUserProfileServer) -> None:
+        assert make_client(server.target).get_users([]) == {}
+        assert server.requests == []
+
+    def test_are_taken_from_their_source_only_as_they_are_needed(
+        self, make_client: MakeClient, server: FakeUserProfileServer
+    ) -> None:
+        taken = 0
+
+        def names() -> Iterator[str]:
+            nonlocal taken
+            while True:
+                taken += 1
+                yield "user0"
+
+        outcomes = make_client(server.target).iter_users(names())
+        for _ in range(150):
+            next(outcomes)
+        assert taken <= 600
+        outcomes.close()
+
+    def test_get_users_stops_where_a_call_fails_as_a_whole(
+        self, make_client: MakeClient, server: FakeUserProfileServer
+    ) -> None:
+        server.fail("STORE_UNAVAILABLE")
+        with raises(userprofile.ServiceUnavailableError) as caught:
+            make_client(server.target, retries=0).get_users(f"user{number}" for number in range(10_000))
+        assert caught.value.reason == "STORE_UNAVAILABLE"
+        assert len(server.requests) <= 5
+
+    def test_iter_users_gives_each_name_an_outcome_through_an_outage(
+        self, make_client: MakeClient, server: FakeUserProfileServer
+    ) -> None:
+        outcomes = []
+        for number, outcome in enumerate(make_client(server.target, retries=0).iter_users(["user0"] * 2000)):
+            outcomes.append(outcome)
+            if number == 100:
+                server.fail("STORE_UNAVAILABLE")
+            if number == 1200:
+                server.recover()
+        assert len(outcomes) == 2000
+        kinds = [type(outcome) for _, outcome in outcomes]
+        assert kinds[0] is User
+        assert userprofile.ServiceUnavailableError in kinds
+        assert kinds[-1] is User
+
+
+class TestTime:
+    @pytest.mark.parametrize("where", ["client", "call"])
+    def test_a_call_takes_no_longer_than_its_timeout(
+        self, make_client: MakeClient, silent_target: str, where: str
+    ) -> None:
+        client = make_client(silent_target, timeout=0.05 if where == "client" else 3600)
+        for ask in (client.get_user, lambda name, **options: client.get_users([name], **options)):
+            with raises(userprofile.DeadlineExceededError) as caught:
+                ask("johndoe", **({} if where == "client" else {"timeout": 0.05}))
+            assert caught.value.request_id
+
+    def test_a_call_can_wait_for_a_server_until_its_time_is_up(
+        self, make_client: MakeClient, unused_target: str
+    ) -> None:
+        client = make_client(unused_target)
+        with raises(userprofile.DeadlineExceededError):
+            client.get_user("johndoe", timeout=0.2, wait_for_ready=True)
+        waiting = make_client(unused_target, wait_for_ready=True)
+        with raises(userprofile.DeadlineExceededError):
+            waiting.get_user("johndoe", timeout=0.2)
+        with raises(userprofile.ServiceUnavailableError):
+            waiting.get_user("johndoe", wait_for_ready=False)
+
+    def test_every_call_has_a_deadline(self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer) -> None:
+        client = make_client(fake_userprofile.target)
+        client.find_user("johndoe")
+        client.get_users(["johndoe"])
+        for request in fake_userprofile.requests:
+            assert request.time_remaining is not None
+            assert 0 < request.time_remaining <= 6  # the default of 5, and what grpc rounds
+
+
+class TestMetadata:
+    def test_of_client_and_call_are_sent_with_the_request_id(
+        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
+    ) -> None:
+        client = make_client(fake_userprofile.target, metadata=[("x-tenant", "acme")])
+        client.find_user("johndoe", metadata=[("x-trace-bin", b"\x00\xff")], request_id="mine")
+        client.get_users(["johndoe"])
+        first, second = (request.metadata for request in fake_userprofile.requests)
+        assert (first["x-tenant"], first["x-trace-bin"], first["x-request-id"]) == ("acme", b"\x00\xff", "mine")
+        assert second["x-tenant"] == "acme"
+        assert len(second["x-request-id"]) == 32
+        assert "authorization" not in first
+
+    @pytest.mark.parametrize(
+        ("metadata", "says"),
+        [
+            ([("X-Upper", "a")], "lower-case"),
+            ([("grpc-timeout", "1S")], "grpc-"),
+            ([("x-a", "secret\n")], "'x-a' can't be sent"),
+            ([("x-a-bin", "secret")], "bytes"),
+            ([("authorization", "Bearer secret")], "`token`"),
+            ([("x-request-id", "secret")], "`request_id`"),
+        ],
+    )
+    def test_that_cannot_be_sent_is_refused_without_being_shown(
+        self, make_client: MakeClient, metadata: Any, says: str
+    ) -> None:
+        with raises(ValueError, match=says) as caught:
+            make_client(metadata=metadata)
+        assert "secret" not in str(caught.value)
+        with raises(ValueError, match=says):
+            make_client().get_user("johndoe", metadata=metadata)
+
+    @pytest.mark.parametrize("request_id", ["", "a b", "x" * 129, "ü"])
+    def test_a_request_id_has_to_fit_a_log_line(self, make_client: MakeClient, request_id: str) -> None:
+        with raises(ValueError, match="visible ASCII"):
+            make_client().get_user("johndoe", request_id=request_id)
+
+    def test_an_option_that_does_not_exist_is_an_error(self, make_client: MakeClient) -> None:
+        with raises(TypeError, match="deadline"):
+            make_client().get_user("johndoe", deadline=1)
+
+
+class TestContext:
+    """Of a caller that is itself serving a call."""
+
+    class Serving:
+        def __init__(self, remaining: float | None, *metadata: tuple[str, str | bytes]) -> None:
+            self._remaining = remaining
+            self._metadata = metadata
+
+        def time_remaining(self) -> float | None:
+            return self._remaining
+
+        def invocation_metadata(self) -> Any:
+            return self._metadata
+
+    def test_its_deadline_request_id_and_trace_are_passed_on(
+        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
+    ) -> None:
+        trace = [("traceparent", "00-4bf9-00f0-01"), ("tracestate", "a=b")]
+        context = self.Serving(2.5, ("x-request-id", "theirs"), ("authorization", "Bearer theirs"), *trace)
+        client = make_client(fake_userprofile.target)
+        client.find_user("johndoe", context=context)
+        client.get_users(["johndoe"], context=context)
+        client.find_user("johndoe", context=context, request_id="mine", timeout=1)
+        first, second, third = fake_userprofile.requests
+        for request in (first, second):
+            assert request.metadata["x-request-id"] == "theirs"
+            assert dict(trace).items() <= request.metadata.items()
+            assert "authorization" not in request.metadata
+            assert request.time_remaining is not None
+            assert request.time_remaining <= 3
+        assert third.metadata["x-request-id"] == "mine"
+        assert third.time_remaining is not None
+        assert third.time_remaining <= 1.5
+
+    def test_without_a_deadline_or_with_a_nonsensical_id_it_limits_nothing(
+        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
+    ) -> None:
+        client = make_client(fake_userprofile.target)
+        client.find_user("johndoe", context=self.Serving(None, ("x-request-id", "not\na line")))
+        (request,) = fake_userprofile.requests
+        assert len(request.metadata["x-request-id"]) == 32
+
+    def test_whose_time_is_up_makes_no_call(
+        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
+    ) -> None:
+        with raises(userprofile.DeadlineExceededError):
+            make_client(fake_userprofile.target).get_user("johndoe", context=self.Serving(-1.0))
+        assert fake_userprofile.requests == []
+
+
+class TestTheEnd:
+    def test_a_closed_client_says_so(self, make_client: MakeClient, address: str) -> None:
+        client = make_client(address)
+        client.get_user("johndoe")
+        client.close()
+        client.close()
+        for ask in (
+            lambda: client.get_user("johndoe"),
+            lambda: client.find_user("johndoe"),
+            lambda: client.get_users(["johndoe"]),
+            lambda: next(client.iter_users(["johndoe"])),
+            lambda: client.check_health(),
+        ):
+            with raises(RuntimeError, match="this client is closed"):
+                ask()
+
+    def test_a_client_that_was_never_used_closes(self, make_client: MakeClient) -> None:
+        make_client().close()
+
+    def test_calls_in_progress_are_cancelled_and_their_callers_are_not(
+        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
+    ) -> None:
+        fake_userprofile.delay = 30
+        client = make_client(fake_userprofile.target, timeout=60)
+        ended: list[BaseException] = []
+
+        def ask() -> None:
+            try:
+                client.get_user("johndoe")
+            except BaseException as error:
+                ended.append(error)
+
+        caller = threading.Thread(target=ask)
+        caller.start()
+        eventually(lambda: fake_userprofile.requests, "the call has arrived")
+        client.close()
+        caller.join(timeout=20)
+        (error,) = ended
+        assert isinstance(error, UserProfileError)
+        assert error.code is grpc.StatusCode.CANCELLED
+
+    @pytest.mark.parametrize("kind", ["sync", "async"])
+    def test_a_child_process_is_told_to_make_its_own(self, address: str, kind: str) -> None:
+        program = f"""
+import asyncio, os, sys
+from userprofile import AsyncUserProfileClient, UserProfileClient
+async def main():
+    client = AsyncUserProfileClient("{address}")
+    await client.get_user("johndoe")
+    if os.fork() == 0:
+        try:
+            await client.get_user("johndoe")
+        except RuntimeError as error:
+            print(error, flush=True)
+        os._exit(0)
+    os.wait()
+    await client.close()
+if "{kind}" == "async":
+    asyncio.run(main())
+else:
+    with UserProfileClient("{address}") as client:
+        client.get_user("johndoe")
+        if os.fork() == 0:
+            try:
+                client.get_user("johndoe")
+            except RuntimeError as error:
+                print(error, flush=True)
+            os._exit(0)
+        os.wait()
+"""
+        assert run("python", "-c", program).stdout.startswith("this client was made in another process")
+
+    @pytest.mark.parametrize("kind", ["sync", "async"])
+    def test_leaves_no_thread_no_socket_and_no_task(self, address: str, kind: str) -> None:
+        # In a process of its own, where nobody else's come and go.
+        program = f"""
+import asyncio, os
+from pathlib import Path
+from userprofile import AsyncUserProfileClient, UserProfileClient
+NAMES = ["johndoe"] * 500
+async def use():
+    with UserProfileClient("{address}") as client:
+        client.get_user("johndoe"), client.get_users(NAMES), client.check_health()
+        next(client.iter_users(NAMES))
+async def use_async():
+    async with AsyncUserProfileClient("{address}") as client:
+        await asyncio.gather(client.get_user("johndoe"), client.get_users(NAMES), client.check_health())
+        async for _ in client.iter_users(NAMES):
+            break
+    for _ in range(10):  # in which asyncio ends the generator that was left
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {{asyncio.current_task()}}, asyncio.all_tasks()
+def held():
+    threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    files = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return sum("event_engine" not in name for name in threads), sum("socket" in name for name in files)
+async def main():
+    once = use if "{kind}" == "sync" else use_async
+    # Without any client gRPC ends altogether, and begins anew with the next one.
+    bystander, async_bystander = UserProfileClient("{address}"), AsyncUserProfileClient("{address}")
+    bystander.get_user("johndoe")
+    await async_bystander.get_user("johndoe")
+    await once()
+    await asyncio.sleep(0.2)
+    before = held()
+    for _ in range(10):
+        await once()
+    for _ in range(500):
+        if held() <= before:
+            break
+        await asyncio.sleep(0.02)
+    print(held() <= before, before, held())
+asyncio.run(main())
+"""
+        done = run("python", "-c", program)
+        assert done.stdout.startswith("True"), done.stdout + done.stderr
+        assert done.stderr == ""
+
+
+class TestHealth:
+    def test_is_what_the_server_says_of_itself(
+        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
+    ) -> None:
+        client = make_client(fake_userprofile.target)
+        assert client.check_health() is True
+        fake_userprofile.set_serving(False)
+        assert client.check_health() is False
+
+    def test_of_the_real_server_is_good(self, client: Any) -> None:
+        assert client.check_health() is True
+
+    def test_of_nobody_is_an_error(self, make_client: MakeClient, unused_target: str) -> None:
+        with raises(userprofile.ServiceUnavailableError):
+            make_client(unused_target).check_health()
+
+
+def test_the_stubs_are_there_for_those_who_want_them(address: str) -> None:
+    from userprofile.v1 import user_profile_pb2, user_profile_pb2_grpc
+
+    with grpc.insecure_channel(address) as channel:
+        stub = user_profile_pb2_grpc.UserProfileServiceStub(channel)
+        response = stub.GetUser(user_profile_pb2.GetUserRequest(username="johndoe"), timeout=10)
+    assert response.user.full_name == "John Doe"

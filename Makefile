@@ -69,6 +69,16 @@ $(GRPCURL):
 lint-protos: $(BUF) $(GOOGLEAPIS) ## Lint the contract (needs Node)
 	@$(BUF) lint
 
+.PHONY: breaking test-breaking
+# The commit to compare with, if not the one where this branch left main.
+AGAINST ?=
+
+breaking: $(BUF) $(GOOGLEAPIS) ## Compare the contract with main's: does it break anybody? (needs Node)
+	@.ci/breaking $(AGAINST)
+
+test-breaking: $(INSTALLED) $(BUF) $(GOOGLEAPIS) ## Try that comparison on changes of all kinds
+	@BUF=$(abspath $(BUF)) $(BIN)/python -m pytest tests/external/check_breaking.py
+
 $(GOOGLEAPIS): $(INSTALLED)
 	@rm -rf $@
 	@mkdir -p $@

@@ -8,6 +8,7 @@ DEMO_STORE := build/demo.db
 GRPCURL := .tools/bin/grpcurl
 COUCHBASEMOCK := .tools/CouchbaseMock-1.5.27.jar
 BUF := tools/node_modules/.bin/buf
+PROTOSET := build/userprofile.protoset
 # Others' protos that ours import, where buf finds them.
 GOOGLEAPIS := build/googleapis/google/rpc
 
@@ -78,6 +79,17 @@ breaking: $(BUF) $(GOOGLEAPIS) ## Compare the contract with main's: does it brea
 
 test-breaking: $(INSTALLED) $(BUF) $(GOOGLEAPIS) ## Try that comparison on changes of all kinds
 	@BUF=$(abspath $(BUF)) $(BIN)/python -m pytest tests/external/check_breaking.py
+
+.PHONY: protoset
+protoset: $(PROTOSET) ## Write build/userprofile.protoset, for grpcurl without reflection (needs Node)
+	@echo $(PROTOSET)
+
+# buf keeps the protos' comments, which a server's reflection doesn't have. The health protocol is installed without
+# its proto, so its descriptor is appended: sets of descriptors that stand in one file one after the other are one set.
+$(PROTOSET): $(BUF) $(GOOGLEAPIS) buf.yaml docs/health_descriptor.py $(shell find protos -name '*.proto')
+	@$(BUF) build --as-file-descriptor-set --output $@.part#format=binpb
+	@$(BIN)/python docs/health_descriptor.py >> $@.part
+	@mv $@.part $@
 
 $(GOOGLEAPIS): $(INSTALLED)
 	@rm -rf $@

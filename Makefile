@@ -67,8 +67,9 @@ test-package: $(INSTALLED) ## Build the wheel and the sdist, install and try the
 $(GRPCURL):
 	@GOBIN=$(abspath $(@D)) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 
-lint-protos: $(BUF) $(GOOGLEAPIS) ## Lint the contract (needs Node)
+lint-protos: $(BUF) $(GOOGLEAPIS) $(PROTOSET) ## Lint the contract, and see that docs/api.md says what it says (needs Node)
 	@$(BUF) lint
+	@$(BIN)/python docs/update_api.py --check
 
 .PHONY: breaking test-breaking
 # The commit to compare with, if not the one where this branch left main.
@@ -80,9 +81,12 @@ breaking: $(BUF) $(GOOGLEAPIS) ## Compare the contract with main's: does it brea
 test-breaking: $(INSTALLED) $(BUF) $(GOOGLEAPIS) ## Try that comparison on changes of all kinds
 	@BUF=$(abspath $(BUF)) $(BIN)/python -m pytest tests/external/check_breaking.py
 
-.PHONY: protoset
+.PHONY: protoset proto-docs
 protoset: $(PROTOSET) ## Write build/userprofile.protoset, for grpcurl without reflection (needs Node)
 	@echo $(PROTOSET)
+
+proto-docs: $(PROTOSET) ## Write docs/api.md anew from the protos' comments (needs Node)
+	@$(BIN)/python docs/update_api.py
 
 # buf keeps the protos' comments, which a server's reflection doesn't have. The health protocol is installed without
 # its proto, so its descriptor is appended: sets of descriptors that stand in one file one after the other are one set.

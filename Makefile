@@ -45,8 +45,8 @@ $(DEMO_STORE): demo/users.jsonl | $(INSTALLED)
 test: $(INSTALLED) ## Run the tests
 	@$(BIN)/python -m pytest
 
-test-grpcurl: $(INSTALLED) $(GRPCURL) $(COUCHBASEMOCK) ## Try the real grpcurl on every store (needs Go, Java and Maven)
-	@GRPCURL=$(abspath $(GRPCURL)) COUCHBASEMOCK=$(abspath $(COUCHBASEMOCK)) $(BIN)/python -m pytest tests/external/check_grpcurl.py
+test-grpcurl: $(INSTALLED) $(GRPCURL) $(COUCHBASEMOCK) ## Try the real grpcurl on every store, and every command of the guides (needs Go, Java, Maven and Node)
+	@GRPCURL=$(abspath $(GRPCURL)) COUCHBASEMOCK=$(abspath $(COUCHBASEMOCK)) $(BIN)/python -m pytest tests/external/check_grpcurl.py tests/external/check_debugging.py
 
 test-couchbasemock: $(INSTALLED) $(COUCHBASEMOCK) ## Run the stores' conformance suite on CouchbaseMock (needs Java and Maven)
 	@COUCHBASEMOCK=$(abspath $(COUCHBASEMOCK)) $(BIN)/python -m pytest tests/conformance tests/external/check_couchbasemock.py

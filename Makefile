@@ -8,6 +8,7 @@ DEMO_STORE := build/demo.db
 GRPCURL := .tools/bin/grpcurl
 COUCHBASEMOCK := .tools/CouchbaseMock-1.5.27.jar
 BUF := tools/node_modules/.bin/buf
+PROTOSET := build/userprofile.protoset
 # Others' protos that ours import, where buf finds them.
 GOOGLEAPIS := build/googleapis/google/rpc
 
@@ -44,8 +45,8 @@ $(DEMO_STORE): demo/users.jsonl | $(INSTALLED)
 test: $(INSTALLED) ## Run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-grpcurl: $(INSTALLED) $(GRPCURL) $(COUCHBASEMOCK) ## Try the real grpcurl on every store (needs Go, Java and Maven)
-	@GRPCURL=$(abspath $(GRPCURL)) COUCHBASEMOCK=$(abspath $(COUCHBASEMOCK)) $(BIN)/python -m pytest tests/external/check_grpcurl.py
+test-grpcurl: $(INSTALLED) $(GRPCURL) $(COUCHBASEMOCK) ## Try the real grpcurl on every store, and every command of the guides (needs Go, Java, Maven and Node)
+	@GRPCURL=$(abspath $(GRPCURL)) COUCHBASEMOCK=$(abspath $(COUCHBASEMOCK)) $(BIN)/python -m pytest tests/external/check_grpcurl.py tests/external/check_debugging.py
 
 test-couchbasemock: $(INSTALLED) $(COUCHBASEMOCK) ## Run the stores' conformance suite on CouchbaseMock (needs Java and Maven)
 	@COUCHBASEMOCK=$(abspath $(COUCHBASEMOCK)) $(BIN)/python -m pytest tests/conformance tests/external/check_couchbasemock.py
@@ -66,8 +67,33 @@ test-package: $(INSTALLED) ## Build the wheel and the sdist, install and try the
 $(GRPCURL):
 	@GOBIN=$(abspath $(@D)) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 
-lint-protos: $(BUF) $(GOOGLEAPIS) ## Lint the contract (needs Node)
+lint-protos: $(BUF) $(GOOGLEAPIS) $(PROTOSET) ## Lint the contract, and see that docs/api.md says what it says (needs Node)
 	@$(BUF) lint
+	@$(BIN)/python docs/update_api.py --check
+
+.PHONY: breaking test-breaking
+# The commit to compare with, if not the one where this branch left main.
+AGAINST ?=
+
+breaking: $(BUF) $(GOOGLEAPIS) ## Compare the contract with main's: does it break anybody? (needs Node)
+	@.ci/breaking $(AGAINST)
+
+test-breaking: $(INSTALLED) $(BUF) $(GOOGLEAPIS) ## Try that comparison on changes of all kinds
+	@BUF=$(abspath $(BUF)) $(BIN)/python -m pytest tests/external/check_breaking.py
+
+.PHONY: protoset proto-docs
+protoset: $(PROTOSET) ## Write build/userprofile.protoset, for grpcurl without reflection (needs Node)
+	@echo $(PROTOSET)
+
+proto-docs: $(PROTOSET) ## Write docs/api.md anew from the protos' comments (needs Node)
+	@$(BIN)/python docs/update_api.py
+
+# buf keeps the protos' comments, which a server's reflection doesn't have. The health protocol is installed without
+# its proto, so its descriptor is appended: sets of descriptors that stand in one file one after the other are one set.
+$(PROTOSET): $(BUF) $(GOOGLEAPIS) buf.yaml docs/health_descriptor.py $(shell find protos -name '*.proto')
+	@$(BUF) build --as-file-descriptor-set --output $@.part#format=binpb
+	@$(BIN)/python docs/health_descriptor.py >> $@.part
+	@mv $@.part $@
 
 $(GOOGLEAPIS): $(INSTALLED)
 	@rm -rf $@

@@ -1,0 +1,19 @@
+"""docs/debugging.md says which errors are logged at which level. Its commands are tried by `make test-grpcurl`."""
+
+import logging
+import re
+from pathlib import Path
+
+from userprofile_server.rpc.error_table import ANSWERS, UNEXPECTED
+
+GUIDE = Path(__file__).parent.parent / "docs" / "debugging.md"
+
+
+def test_its_table_of_levels_is_the_codes_own() -> None:
+    rows = re.findall(r"^\| (error|warning|debug) \| (?:`(\w+)`|all others)", GUIDE.read_text(), re.MULTILINE)
+    levels = {reason: level for level, reason in rows}
+    others = levels.pop("")
+    for answer in [*ANSWERS.values(), UNEXPECTED]:
+        level = logging.getLevelName(answer.log_level).lower()
+        assert levels.pop(answer.reason, others) == level, answer.reason
+    assert not levels, "errors that there aren't"

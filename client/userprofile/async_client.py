@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Self, TypeVar, Unpack
 
@@ -21,6 +21,8 @@ from userprofile.v1 import user_profile_pb2 as pb
 from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
 
 T = TypeVar("T")
+
+_Asking = asyncio.Task[Iterable[tuple[str, Outcome]]]
 
 
 class AsyncUserProfileClient:
@@ -55,6 +57,7 @@ class AsyncUserProfileClient:
         self.target = target
         self._token = token
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._asking: set[_Asking] = set()
         self._channel: grpc.aio.Channel
         self._stub: pb_grpc.UserProfileServiceAsyncStub
 
@@ -107,6 +110,7 @@ class AsyncUserProfileClient:
     async def close(self) -> None:
         """Closes the connections; calls in progress are cancelled, later ones raise RuntimeError."""
         self._calls.closed = True
+        await _end(list(self._asking))  # of an iter_users that somebody has left in the middle
         if self._loop is not None:
             await self._channel.close()
 
@@ -152,21 +156,21 @@ class AsyncUserProfileClient:
 
     async def _ask_ahead(
         self, usernames: Iterable[str], options: CallOptions
-    ) -> "AsyncGenerator[tuple[Batch, asyncio.Task[Iterable[tuple[str, Outcome]]]]]":
+    ) -> "AsyncGenerator[tuple[Batch, _Asking]]":
         """Yields the batches in order, while the next few of them are asked for already."""
-        asked: deque[tuple[Batch, asyncio.Task[Iterable[tuple[str, Outcome]]]]] = deque()
+        asked: deque[tuple[Batch, _Asking]] = deque()
         try:
             for batch in split(usernames):
-                asked.append((batch, asyncio.create_task(self._ask(batch, options))))
+                task = asyncio.create_task(self._ask(batch, options))
+                self._asking.add(task)
+                task.add_done_callback(self._asking.discard)
+                asked.append((batch, task))
                 if len(asked) == BATCHES_IN_FLIGHT:
                     yield asked.popleft()
             while asked:
                 yield asked.popleft()
         finally:
-            abandoned = [task for _, task in asked]
-            for task in abandoned:
-                task.cancel()
-            await asyncio.gather(*abandoned, return_exceptions=True)
+            await _end([task for _, task in asked])
 
     async def _ask(self, batch: Batch, options: CallOptions) -> Iterable[tuple[str, Outcome]]:
         call = await self._begin(options)
@@ -175,3 +179,9 @@ class AsyncUserProfileClient:
             return batch.outcomes((), None)
         response = await self._answer(self._stub.BatchGetUsers(request, **call.arguments), call)
         return batch.outcomes(response.results, call.request_id)
+
+
+async def _end(tasks: Sequence[_Asking]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -12,7 +12,7 @@ REQUEST_ID_KEY = "x-request-id"
 _AUTHORIZATION_KEY = "authorization"
 
 _OPTION_OF = {REQUEST_ID_KEY: "request_id", _AUTHORIZATION_KEY: "token"}
-_PASSED_ON = frozenset({REQUEST_ID_KEY, "traceparent", "tracestate", "grpc-trace-bin"})
+_PASSED_ON = frozenset({REQUEST_ID_KEY, "traceparent", "tracestate"})
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _TOKEN = re.compile(r"[!-~]+")

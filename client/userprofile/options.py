@@ -48,4 +48,4 @@ class CallOptions(TypedDict, total=False):
     """Sent with this call, beside the client's own."""
     context: ServingContext | None
     """The context of the call that the caller is itself serving. Its deadline limits this call too, and its request
-    id and trace (`traceparent`, `tracestate`, `grpc-trace-bin`) are passed on."""
+    id and trace (`traceparent`, `tracestate`; see https://www.w3.org/TR/trace-context/) are passed on."""

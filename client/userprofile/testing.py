@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NoReturn, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 import grpc
 from google.protobuf import any_pb2
@@ -55,6 +55,11 @@ class Request:
     """Seconds that the caller still waited when the call arrived; None without a deadline."""
 
 
+class _Failure(NamedTuple):
+    reason: str
+    after: float
+
+
 class FakeUserProfileServer:
     """Answers like the real service, out of `users`, which a test may change at any time."""
 
@@ -68,7 +73,7 @@ class FakeUserProfileServer:
         """What was asked so far, attempts that were retried included."""
         self.delay = 0.0
         """Seconds that every call takes."""
-        self._failures: dict[str | None, str] = {}
+        self._failures: dict[str | None, _Failure] = {}
         self._stopping = threading.Event()
         self._health = health.HealthServicer()
         self._server: grpc.Server | None = None
@@ -77,15 +82,17 @@ class FakeUserProfileServer:
         """Adds users, in place of those with the same usernames."""
         self.users |= {user.username: user for user in users}
 
-    def fail(self, reason: str, *, username: str | None = None) -> None:
+    def fail(self, reason: str, *, username: str | None = None, after: float = 0.0) -> None:
         """Lets the calls for one username, or all calls, fail with a reason of the service, until `recover`.
+
+        They fail after some seconds, by default at once.
 
         Raises:
             ValueError: not one of CORRUPT_DOCUMENT, INTERNAL, STORE_MISCONFIGURED, STORE_TIMEOUT, STORE_UNAVAILABLE.
         """
         if reason not in _FAILURES:
             raise ValueError(f"{reason!r} is none of {', '.join(_FAILURES)}")
-        self._failures[username] = reason
+        self._failures[username] = _Failure(reason, after)
 
     def recover(self) -> None:
         """Ends all failures, and all delay."""
@@ -128,7 +135,9 @@ class FakeUserProfileServer:
         """Returns the user, or the reason why there is none."""
         for named in (username, None):
             if named in self._failures:
-                return self._failures[named]
+                failure = self._failures[named]
+                self._stopping.wait(failure.after)
+                return failure.reason
         size = len(username.encode())
         if not 0 < size <= _MAX_USERNAME_BYTES or _INVALID.search(username):
             return "INVALID_USERNAME"

@@ -31,6 +31,10 @@ MAX_REQUEST_BYTES = 64 * 1024
 """The largest request that is read, in bytes. grpc answers a larger one with RESOURCE_EXHAUSTED."""
 
 
+MIN_PING_SECONDS = 20
+"""How often a client may ping a quiet connection. Whoever does it more often is told too_many_pings, and cut off."""
+
+
 class UserProfileServer:
     """One gRPC server process: `start`, later `stop`. Also a context manager that does both."""
 
@@ -56,6 +60,9 @@ class UserProfileServer:
                 # Else a second server on the same port would start in silence and take half the calls.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+                # What our clients do to notice a lost connection; by default it would count as an attack.
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_SECONDS * 1000),
+                ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
         servicer = UserProfileService(self._workers.current_store, store_timeout=settings.store_timeout)

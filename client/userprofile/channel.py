@@ -43,7 +43,7 @@ class Endpoint:
         self.is_private = tls is not None or _is_loopback(target)
         """Whether nobody on the way can read along."""
         self.credentials = None if tls is None else _credentials(tls)
-        self.unbalanced: list[tuple[str, Any]] = [
+        own: list[tuple[str, Any]] = [
             ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
@@ -53,12 +53,13 @@ class Endpoint:
         ]
         if tls is None and self.is_private:
             # Else a proxy named by the environment would be asked for what never has to leave this machine.
-            self.unbalanced.append(("grpc.enable_http_proxy", 0))
+            own.append(("grpc.enable_http_proxy", 0))
         if tls is not None and tls.server_name is not None:
-            self.unbalanced.append(("grpc.ssl_target_name_override", tls.server_name))
-        self.unbalanced += channel_options
+            own.append(("grpc.ssl_target_name_override", tls.server_name))
+        balancing = [("grpc.service_config", json.dumps(_service_config(retries)))]
+        self.unbalanced = _without_duplicates([*channel_options, *own])
         """The arguments of a channel to any one of the servers, whatever it says of itself."""
-        self.balanced = [("grpc.service_config", json.dumps(_service_config(retries))), *self.unbalanced]
+        self.balanced = _without_duplicates([*channel_options, *own, *balancing])
         """The arguments of a channel to all servers that are serving."""
 
     def check_token(self, token: object, *, allow_plaintext: bool) -> None:
@@ -70,6 +71,11 @@ class Endpoint:
                 f"the token would go to {self.target} in plaintext, where anyone on the way can read it; give `tls`,"
                 " or allow_plaintext_token=True if that is what you want"
             )
+
+
+def _without_duplicates(options: ChannelOptions) -> ChannelOptions:
+    """Returns the first of each. gRPC takes one of several, and doesn't say which."""
+    return list(dict(reversed(options)).items())
 
 
 def _service_config(retries: int) -> dict[str, Any]:

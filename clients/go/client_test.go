@@ -1,0 +1,148 @@
+package userprofile_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/status"
+
+	userprofile "userprofile/clients/go"
+	userprofilev1 "userprofile/clients/go/gen/userprofile/v1"
+)
+
+func TestRetries(t *testing.T) {
+	unavailable := status.Error(codes.Unavailable, "not now")
+	tests := map[string]struct {
+		fail     func(ctx context.Context, attempt int) error
+		attempts int
+		code     codes.Code
+	}{
+		"until it works": {
+			func(_ context.Context, attempt int) error {
+				if attempt < 4 {
+					return unavailable
+				}
+				return nil
+			}, 4, codes.OK,
+		},
+		"four attempts at most": {
+			func(context.Context, int) error { return unavailable }, 4, codes.Unavailable,
+		},
+		"not against the server's pushback": {
+			func(ctx context.Context, _ int) error {
+				grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", "-1"))
+				return unavailable
+			}, 1, codes.Unavailable,
+		},
+		"nothing but UNAVAILABLE": {
+			func(context.Context, int) error { return status.Error(codes.Internal, "broken") }, 1, codes.Internal,
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			server := startFakeServer(t)
+			server.fail = test.fail
+			err := getUser(t, newClient(t, server.address, userprofile.Config{}))
+			if status.Code(err) != test.code {
+				t.Errorf("got %v, want %v", err, test.code)
+			}
+			if n := len(server.attempts()); n != test.attempts {
+				t.Errorf("%d attempts, want %d", n, test.attempts)
+			}
+		})
+	}
+}
+
+func TestCallsGoToAllAddressesThatServe(t *testing.T) {
+	first, second, third := startFakeServer(t), startFakeServer(t), startFakeServer(t)
+	third.health.SetServingStatus(userprofilev1.UserProfileService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_NOT_SERVING)
+	addresses := manual.NewBuilderWithScheme("test")
+	addresses.InitialState(resolver.State{Endpoints: []resolver.Endpoint{
+		{Addresses: []resolver.Address{{Addr: first.address}}},
+		{Addresses: []resolver.Address{{Addr: second.address}}},
+		{Addresses: []resolver.Address{{Addr: third.address}}},
+	}})
+	client := newClient(t, "test:///all", userprofile.Config{DialOptions: []grpc.DialOption{grpc.WithResolvers(addresses)}})
+
+	// Connecting takes each its time, so calls go on until both were asked.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for len(first.attempts()) == 0 || len(second.attempts()) == 0 {
+		if _, err := client.GetUser(ctx, "johndoe"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(third.attempts()) != 0 {
+		t.Error("a server was called that says that it doesn't serve")
+	}
+}
+
+func TestEveryCallHasADeadline(t *testing.T) {
+	const timeout = 50 * time.Millisecond
+	server := startFakeServer(t)
+	server.fail = func(ctx context.Context, _ int) error {
+		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > timeout {
+			return status.Error(codes.Internal, "the call has no deadline, or a later one")
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	client := newClient(t, server.address, userprofile.Config{Timeout: timeout})
+	if _, err := client.GetUser(t.Context(), "johndoe"); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("got %v, want DeadlineExceeded", err)
+	}
+	if _, err := client.BatchGetUsers(t.Context(), []string{"johndoe"}); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("got %v, want DeadlineExceeded", err)
+	}
+}
+
+func TestAContextsOwnDeadlineCounts(t *testing.T) {
+	client := newClient(t, startFakeServer(t).address, userprofile.Config{Timeout: time.Nanosecond})
+	if err := getUser(t, client); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestErrorDetailsOfOthersAreNotTheServices(t *testing.T) {
+	server := startFakeServer(t)
+	server.fail = func(context.Context, int) error {
+		s, err := status.New(codes.NotFound, "no route").WithDetails(
+			&errdetails.ErrorInfo{Domain: "proxy.example", Reason: "USER_NOT_FOUND"})
+		if err != nil {
+			return err
+		}
+		return s.Err()
+	}
+	err := getUser(t, newClient(t, server.address, userprofile.Config{}))
+	failure, ok := errors.AsType[*userprofile.Error](err)
+	if !ok || failure.Code != codes.NotFound || failure.Reason != "" || errors.Is(err, userprofile.ErrUserNotFound) {
+		t.Errorf("got %v, want a NotFound without a reason", err)
+	}
+}
+
+func TestBadConfig(t *testing.T) {
+	tests := map[string]struct {
+		target string
+		config userprofile.Config
+	}{
+		"no target":           {"", userprofile.Config{}},
+		"negative timeout":    {"localhost:50051", userprofile.Config{Timeout: -1}},
+		"line break in token": {"localhost:50051", userprofile.Config{Token: "secret\n"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if _, err := userprofile.NewClient(test.target, test.config); err == nil {
+				t.Error("accepted")
+			}
+		})
+	}
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestGet(t *testing.T) {
+	if os.Getenv("USERPROFILE_TARGET") == "" {
+		t.Fatal("USERPROFILE_TARGET is not set: this test needs the server of tests/behaviour; see README.md")
+	}
+	tests := map[string]struct {
+		args   string
+		status int
+		stdout string
+		stderr string
+	}{
+		"a user":           {"get johndoe", 0, "username   \"johndoe\"\nemail      \"johndoe@example.com\"\nfull name  \"John Doe\"\ndisabled   false\n", ""},
+		"unset is a dash":  {"get absent", 0, "username   \"absent\"\nemail      -\nfull name  -\ndisabled   -\n", ""},
+		"nobody":           {"get nobody", 3, "", "USER_NOT_FOUND"},
+		"a corrupt user":   {"get corrupt", 1, "", "CORRUPT_DOCUMENT"},
+		"a bad timeout":    {"get -timeout -1s johndoe", 1, "", "the timeout is negative"},
+		"a missing CA":     {"get -ca /nonexistent johndoe", 2, "", "reading the CA"},
+		"an unknown flag":  {"get -unknown johndoe", 2, "", "-unknown"},
+		"no name":          {"get", 2, "", "usage"},
+		"no command":       {"", 2, "", "usage"},
+		"a target in vain": {"get -target= johndoe", 1, "", "the target is empty"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			if status := run(strings.Fields(test.args), &stdout, &stderr); status != test.status {
+				t.Errorf("status %d, want %d", status, test.status)
+			}
+			if stdout.String() != test.stdout || !strings.Contains(stderr.String(), test.stderr) {
+				t.Errorf("printed %q and %q", stdout.String(), stderr.String())
+			}
+		})
+	}
+}

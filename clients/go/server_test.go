@@ -1,0 +1,87 @@
+package userprofile_test
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+
+	userprofile "userprofile/clients/go"
+	userprofilev1 "userprofile/clients/go/gen/userprofile/v1"
+)
+
+// fakeServer stands in for what the real server can't do: TLS, tokens, and
+// failing on demand.
+type fakeServer struct {
+	userprofilev1.UnimplementedUserProfileServiceServer
+	address string
+	health  *health.Server
+	fail    func(ctx context.Context, attempt int) error
+
+	mutex    sync.Mutex
+	metadata []metadata.MD // of each attempt
+}
+
+func (s *fakeServer) GetUser(_ context.Context, request *userprofilev1.GetUserRequest) (*userprofilev1.GetUserResponse, error) {
+	return &userprofilev1.GetUserResponse{User: &userprofile.User{Username: request.GetUsername()}}, nil
+}
+
+func (s *fakeServer) intercept(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	received, _ := metadata.FromIncomingContext(ctx)
+	s.mutex.Lock()
+	s.metadata = append(s.metadata, received)
+	attempt := len(s.metadata)
+	s.mutex.Unlock()
+	if s.fail != nil {
+		if err := s.fail(ctx, attempt); err != nil {
+			return nil, err
+		}
+	}
+	return handle(ctx, request)
+}
+
+func (s *fakeServer) attempts() []metadata.MD {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.metadata
+}
+
+func startFakeServer(t *testing.T, options ...grpc.ServerOption) *fakeServer {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake := &fakeServer{address: listener.Addr().String(), health: health.NewServer()}
+	fake.health.SetServingStatus(userprofilev1.UserProfileService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
+	server := grpc.NewServer(append(options, grpc.UnaryInterceptor(fake.intercept))...)
+	userprofilev1.RegisterUserProfileServiceServer(server, fake)
+	healthpb.RegisterHealthServer(server, fake.health)
+	go server.Serve(listener)
+	t.Cleanup(server.Stop)
+	return fake
+}
+
+func newClient(t *testing.T, target string, config userprofile.Config) *userprofile.Client {
+	t.Helper()
+	client, err := userprofile.NewClient(target, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+func getUser(t *testing.T, client *userprofile.Client) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, err := client.GetUser(ctx, "johndoe")
+	return err
+}

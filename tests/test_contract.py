@@ -63,10 +63,16 @@ def test_reasons_are_unique_and_in_the_form_of_aip_193() -> None:
 
 def test_the_clients_public_names() -> None:
     assert sorted(userprofile.__all__) == [
+        "AsyncUserProfileClient",
+        "BatchError",
+        "CallOptions",
         "CorruptProfileError",
         "DeadlineExceededError",
         "InvalidUsernameError",
+        "PermissionDeniedError",
         "ServiceUnavailableError",
+        "TLS",
+        "UnauthenticatedError",
         "User",
         "UserNotFoundError",
         "UserProfileClient",

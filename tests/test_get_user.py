@@ -22,8 +22,8 @@ Serve = Callable[..., "ScriptedServer"]
 class ScriptedServer:
     """A server over a store whose reads do what a test says."""
 
-    def __init__(self, before_get: Callable[[float], None], **settings: object) -> None:
-        stores._OPENERS["scripted"] = lambda _url: ScriptedStore(before_get)
+    def __init__(self, store: ScriptedStore, **settings: object) -> None:
+        stores._OPENERS["scripted"] = lambda _url: store
         self.server = UserProfileServer(ServeSettings(store="scripted://", listen="127.0.0.1:0", **settings))
         self.address = self.server.start()
         self.channel = grpc.insecure_channel(self.address)
@@ -39,8 +39,13 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedServer]:
     monkeypatch.setattr(stores, "_OPENERS", dict(stores._OPENERS))
     running: list[ScriptedServer] = []
 
-    def start(before_get: Callable[[float], None], **settings: object) -> ScriptedServer:
-        running.append(ScriptedServer(before_get, **settings))
+    def start(
+        before_get: Callable[[float], None] = lambda _timeout: None,
+        *,
+        store: ScriptedStore | None = None,
+        **settings: object,
+    ) -> ScriptedServer:
+        running.append(ScriptedServer(store or ScriptedStore(before_get), **settings))
         return running[-1]
 
     yield start

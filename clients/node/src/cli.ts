@@ -1,0 +1,94 @@
+#!/usr/bin/env node
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { status, UserProfileClient, UserProfileError } from "./index.js";
+
+const USAGE = `usage: userprofile get [options] USERNAME
+
+Prints the public profile as JSON; a field that it lacks is left out.
+
+  --target ADDRESS  the server; or USERPROFILE_TARGET, else localhost:50051
+  --tls             connect with TLS
+  --ca FILE         authorities to trust (PEM)
+  --cert FILE       client certificate (PEM)
+  --key FILE        its private key (PEM)
+
+A bearer token is taken from USERPROFILE_TOKEN.
+
+exit status: 0 found, 2 wrong options or an invalid username, 3 no such user,
+             4 the service can't be reached or takes too long, 1 anything else
+`;
+
+const EXIT_STATUSES = new Map([
+  [status.INVALID_ARGUMENT, 2],
+  [status.UNAVAILABLE, 4],
+  [status.DEADLINE_EXCEEDED, 4],
+]);
+
+async function main(): Promise<number> {
+  const { username, client } = connect();
+  try {
+    const user = await client.findUser(username);
+    if (!user) {
+      console.error(`error: there is no user ${printable(username)}`);
+      return 3;
+    }
+    console.log(printable(user));
+    return 0;
+  } catch (error) {
+    if (!(error instanceof UserProfileError)) throw error;
+    const { code, message, reason, requestId } = error;
+    console.error(`error: ${message}`, {
+      code: status[code],
+      reason,
+      requestId,
+    });
+    return EXIT_STATUSES.get(code) ?? 1;
+  } finally {
+    client.close();
+  }
+}
+
+function connect(): { username: string; client: UserProfileClient } {
+  try {
+    const { values, positionals } = parseArgs({
+      allowPositionals: true,
+      options: {
+        target: { type: "string", default: process.env.USERPROFILE_TARGET },
+        tls: { type: "boolean" },
+        ca: { type: "string" },
+        cert: { type: "string" },
+        key: { type: "string" },
+      },
+    });
+    const [command, username, ...rest] = positionals;
+    if (command !== "get" || username === undefined || rest.length > 0) {
+      throw new TypeError("say get and one username");
+    }
+    const { target, tls, ca, cert, key } = values;
+    if (!tls && (ca || cert || key))
+      throw new TypeError("--ca, --cert and --key need --tls");
+    const client = new UserProfileClient(target, {
+      token: process.env.USERPROFILE_TOKEN,
+      tls: tls ? { ca: read(ca), cert: read(cert), key: read(key) } : undefined,
+    });
+    return { username, client };
+  } catch (error) {
+    console.error(`error: ${(error as Error).message}\n\n${USAGE}`);
+    process.exit(2);
+  }
+}
+
+function read(path: string | undefined): Buffer | undefined {
+  return path === undefined ? undefined : readFileSync(path);
+}
+
+/** As JSON in which no text of a profile can steer the terminal. */
+function printable(value: unknown): string {
+  return JSON.stringify(value).replace(
+    /[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]/g,
+    (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+process.exitCode = await main();

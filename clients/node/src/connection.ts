@@ -1,0 +1,125 @@
+import { X509Certificate } from "node:crypto";
+import { isIPv4 } from "node:net";
+import {
+  type ChannelCredentials,
+  type ChannelOptions,
+  credentials,
+  Metadata,
+} from "@grpc/grpc-js";
+
+/** Certificates and keys, all PEM, as read from their files. */
+export interface TlsOptions {
+  /** The authorities to trust instead of those that Node.js trusts. */
+  ca?: Buffer | undefined;
+  /** The client's certificate with those between it and its authority. */
+  cert?: Buffer | undefined;
+  /** The private key of `cert`. */
+  key?: Buffer | undefined;
+}
+
+/** How to connect; by default in plaintext and without a token. */
+export interface ConnectionOptions {
+  /** Connect with TLS; `{}` trusts the authorities that Node.js trusts. */
+  tls?: TlsOptions | undefined;
+  /** Sent with every call, as `authorization: Bearer …`. */
+  token?: string | undefined;
+  /** Let the network read the token: send it in plaintext, wherever to. */
+  allowPlaintextToken?: boolean | undefined;
+}
+
+/** What a stub is made of, and the metadata of its calls. */
+export interface Connection {
+  credentials: ChannelCredentials;
+  channelOptions: ChannelOptions;
+  metadata: Metadata;
+}
+
+const SERVICE_CONFIG = {
+  loadBalancingConfig: [{ round_robin: {} }],
+  methodConfig: [
+    {
+      name: [{ service: "userprofile.v1.UserProfileService" }],
+      retryPolicy: {
+        maxAttempts: 4,
+        initialBackoff: "0.1s",
+        maxBackoff: "1s",
+        backoffMultiplier: 2,
+        retryableStatusCodes: ["UNAVAILABLE"],
+      },
+    },
+  ],
+};
+
+/** Checks what the caller gave, and connects nothing yet. */
+export function prepareConnection(
+  target: string,
+  options: ConnectionOptions,
+): Connection {
+  const { tls, token, allowPlaintextToken = false } = options;
+  if (target === "" || /^https?:/i.test(target)) {
+    throw new TypeError(
+      `The target must be like "localhost:50051", not "${target}"`,
+    );
+  }
+  const local = isLoopback(target);
+  if (token !== undefined && !tls && !local && !allowPlaintextToken) {
+    throw new TypeError(
+      `A token is sent to ${target} only with TLS, or if allowPlaintextToken says so`,
+    );
+  }
+  return {
+    credentials: tls ? tlsCredentials(tls) : credentials.createInsecure(),
+    channelOptions: {
+      "grpc.service_config": JSON.stringify(SERVICE_CONFIG),
+      // Else whatever a DNS TXT record says would replace the policy above.
+      "grpc.service_config_disable_resolution": 1,
+      // To a proxy from the environment, loopback would be the proxy itself.
+      "grpc.enable_http_proxy": local ? 0 : 1,
+    },
+    metadata: tokenMetadata(token),
+  };
+}
+
+function tlsCredentials({ ca, cert, key }: TlsOptions): ChannelCredentials {
+  try {
+    // TLS would ignore what isn't a PEM certificate, and then trust nobody. The
+    // check itself would take a binary one, too, were it not given as text.
+    if (ca) new X509Certificate(ca.toString());
+    return credentials.createSsl(ca, key, cert);
+  } catch (cause) {
+    throw new TypeError(
+      `The TLS certificates or the key can't be used: ${cause}`,
+      { cause },
+    );
+  }
+}
+
+function tokenMetadata(token: string | undefined): Metadata {
+  const metadata = new Metadata();
+  if (token !== undefined) {
+    // gRPC would refuse it too, but with the token in its message.
+    if (!/^[\x21-\x7e]+$/.test(token)) {
+      throw new TypeError(
+        "The token must be printable ASCII without spaces, and not empty",
+      );
+    }
+    metadata.set("authorization", `Bearer ${token}`);
+  }
+  return metadata;
+}
+
+/** Whether the target is certainly on this machine, without asking DNS. */
+function isLoopback(target: string): boolean {
+  if (target.startsWith("unix:")) return true;
+  const addresses = target
+    .replace(/^(dns:\/{3}|dns:|ipv4:|ipv6:)/, "")
+    .split(",");
+  return addresses.every((address) => {
+    const host = address.replace(/:\d+$/, "");
+    return (
+      host === "localhost" ||
+      host === "[::1]" ||
+      (isIPv4(host) && host.startsWith("127."))
+    );
+  });
+}

@@ -1,0 +1,10 @@
+export { status } from "@grpc/grpc-js";
+export {
+  type BatchResult,
+  type CallTimeout,
+  type ClientOptions,
+  UserProfileClient,
+} from "./client.js";
+export type { ConnectionOptions, TlsOptions } from "./connection.js";
+export { type ErrorDetails, UserProfileError } from "./errors.js";
+export type { User } from "./gen/userprofile/v1/user_profile.js";

@@ -1,0 +1,73 @@
+import type { TestContext } from "node:test";
+import {
+  Metadata,
+  Server,
+  ServerCredentials,
+  type ServerUnaryCall,
+  status,
+} from "@grpc/grpc-js";
+import { ErrorInfo } from "../src/gen/google/rpc/error_details.js";
+import { Status } from "../src/gen/google/rpc/status.js";
+import {
+  type GetUserRequest,
+  type GetUserResponse,
+  UserProfileServiceService,
+} from "../src/gen/userprofile/v1/user_profile.js";
+
+export type GetUserCall = ServerUnaryCall<GetUserRequest, GetUserResponse>;
+
+/** What a server of these tests answers instead of a user. */
+export interface Failure {
+  code: status;
+  trailers?: Record<string, string | Buffer>;
+}
+
+/** Serves GetUser until the test is over; returns the port on 127.0.0.1. */
+export async function serve(
+  t: TestContext,
+  getUser: (call: GetUserCall) => Failure | undefined = () => undefined,
+  credentials = ServerCredentials.createInsecure(),
+): Promise<number> {
+  const server = new Server();
+  t.after(() => server.forceShutdown());
+  server.addService(UserProfileServiceService, {
+    getUser(
+      call: GetUserCall,
+      callback: (error: object | null, value?: GetUserResponse) => void,
+    ) {
+      const failure = getUser(call);
+      if (!failure)
+        return callback(null, { user: { username: call.request.username } });
+      const metadata = new Metadata();
+      for (const [name, value] of Object.entries(failure.trailers ?? {}))
+        metadata.set(name, value);
+      callback({ code: failure.code, details: "as the test wants", metadata });
+    },
+  });
+  return new Promise((resolve, reject) => {
+    server.bindAsync("127.0.0.1:0", credentials, (error, port) =>
+      error ? reject(error) : resolve(port),
+    );
+  });
+}
+
+/** A failure with these bytes where the details of an error belong. */
+export function withDetails(details: Uint8Array): Failure {
+  const trailers = { "grpc-status-details-bin": Buffer.from(details) };
+  return { code: status.NOT_FOUND, trailers };
+}
+
+/** What the service of this domain answers if nobody has the name. */
+export function notFound(domain: string): Failure {
+  const info = ErrorInfo.encode({
+    domain,
+    reason: "USER_NOT_FOUND",
+    metadata: {},
+  }).finish();
+  const detail = {
+    typeUrl: `type.googleapis.com/${ErrorInfo.$type}`,
+    value: Buffer.from(info),
+  };
+  const answer = { code: status.NOT_FOUND, message: "", details: [detail] };
+  return withDetails(Status.encode(answer).finish());
+}

@@ -1,0 +1,206 @@
+package userprofile.client;
+
+import io.grpc.ChannelCredentials;
+import io.grpc.Grpc;
+import io.grpc.ManagedChannel;
+import io.grpc.StatusRuntimeException;
+import io.grpc.TlsChannelCredentials;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.List;
+import java.util.Objects;
+import java.util.Optional;
+import java.util.function.Function;
+import userprofile.v1.UserProfile;
+import userprofile.v1.UserProfile.BatchGetUsersRequest;
+import userprofile.v1.UserProfile.GetUserRequest;
+import userprofile.v1.UserProfileServiceGrpc;
+import userprofile.v1.UserProfileServiceGrpc.UserProfileServiceBlockingStub;
+
+/**
+ * Asks a userprofile service.
+ *
+ * <p>Safe to share between threads: make one and close it at the end. It connects with the first
+ * call, and again by itself whenever a connection is lost. Calls that the service could not answer
+ * just now (UNAVAILABLE) are retried within their deadline, unless the server asks for no more.
+ *
+ * <p>Every call throws {@link UserProfileException} if it fails, and {@link
+ * IllegalArgumentException} for a name that is no valid Unicode.
+ */
+public final class UserProfileClient implements AutoCloseable {
+
+  private final ManagedChannel channel;
+  private final UserProfileServiceBlockingStub stub;
+  private final Duration timeout;
+
+  private UserProfileClient(
+      ManagedChannel channel, UserProfileServiceBlockingStub stub, Duration timeout) {
+    this.channel = channel;
+    this.stub = stub;
+    this.timeout = timeout;
+  }
+
+  /**
+   * Begins a client.
+   *
+   * @param target the service's address: {@code host:port}, or whatever else gRPC resolves
+   * @param credentials {@link TlsChannelCredentials}, with an own CA or a client certificate if
+   *     need be, or {@link io.grpc.InsecureChannelCredentials} for plaintext
+   * @return what to build the client with
+   */
+  public static Builder builder(String target, ChannelCredentials credentials) {
+    return new Builder(target, credentials);
+  }
+
+  /**
+   * Returns the user with this name, who is expected to exist.
+   *
+   * @param username the name, compared byte by byte
+   * @return the user
+   * @throws UserProfileException also if nobody has the name
+   */
+  public User getUser(String username) {
+    var request = GetUserRequest.newBuilder().setUsername(checkUnicode(username)).build();
+    return User.from(call(stub -> stub.getUser(request)).getUser());
+  }
+
+  /**
+   * Returns the user with this name, if there is one.
+   *
+   * @param username the name, compared byte by byte
+   * @return the user, or empty if nobody has the name
+   */
+  public Optional<User> findUser(String username) {
+    try {
+      return Optional.of(getUser(username));
+    } catch (UserProfileException error) {
+      if (error.failure().isUserNotFound()) {
+        return Optional.empty();
+      }
+      throw error;
+    }
+  }
+
+  /**
+   * Returns what became of each of up to 100 names, in their order. That one of them has no user,
+   * or can't be read, is an outcome of its own and takes nothing from the others.
+   *
+   * @param usernames the names, at least one
+   * @return as many results as names
+   */
+  public List<UserResult> batchGetUsers(List<String> usernames) {
+    usernames.forEach(UserProfileClient::checkUnicode);
+    var request = BatchGetUsersRequest.newBuilder().addAllUsernames(usernames).build();
+    return call(stub -> stub.batchGetUsers(request)).getResultsList().stream()
+        .map(UserProfileClient::toResult)
+        .toList();
+  }
+
+  /** Cancels the calls in progress and closes the connections. */
+  @Override
+  public void close() {
+    channel.shutdownNow();
+  }
+
+  private <T> T call(Function<UserProfileServiceBlockingStub, T> method) {
+    try {
+      return method.apply(stub.withDeadlineAfter(timeout));
+    } catch (StatusRuntimeException error) {
+      throw new UserProfileException(Failure.from(error), error);
+    }
+  }
+
+  private static UserResult toResult(UserProfile.UserResult message) {
+    return switch (message.getOutcomeCase()) {
+      case USER -> User.from(message.getUser());
+      case ERROR -> Failure.from(message.getError());
+      case OUTCOME_NOT_SET -> Failure.unknown("The answer holds no outcome that is known here.");
+    };
+  }
+
+  /** Protobuf would send a question mark for half a surrogate pair: another user's name. */
+  private static String checkUnicode(String username) {
+    if (!StandardCharsets.UTF_8.newEncoder().canEncode(username)) {
+      throw new IllegalArgumentException("the username must be valid Unicode");
+    }
+    return username;
+  }
+
+  /** What a client is made of. */
+  public static final class Builder {
+
+    private final String target;
+    private final ChannelCredentials credentials;
+    private Duration timeout = Duration.ofSeconds(5);
+    private Optional<BearerToken> token = Optional.empty();
+    private boolean tokenOverPlaintext;
+
+    private Builder(String target, ChannelCredentials credentials) {
+      this.target = Objects.requireNonNull(target, "target");
+      this.credentials = Objects.requireNonNull(credentials, "credentials");
+    }
+
+    /**
+     * Sets what each call may take, retries included; 5 seconds unless it is set. The deadline of
+     * the {@link io.grpc.Context} in which a call is made counts as well.
+     *
+     * @param timeout more than zero
+     * @return this builder
+     */
+    public Builder timeout(Duration timeout) {
+      if (timeout.isNegative() || timeout.isZero()) {
+        throw new IllegalArgumentException("the timeout must be more than zero, not " + timeout);
+      }
+      this.timeout = timeout;
+      return this;
+    }
+
+    /**
+     * Sends {@code authorization: Bearer TOKEN} with every call.
+     *
+     * @param token the token alone, without the word Bearer
+     * @return this builder
+     */
+    public Builder token(String token) {
+      this.token = Optional.of(new BearerToken(token));
+      return this;
+    }
+
+    /**
+     * Lets the token go over the network without TLS, where everyone on the way can read it.
+     *
+     * @return this builder
+     */
+    public Builder allowTokenOverPlaintext() {
+      tokenOverPlaintext = true;
+      return this;
+    }
+
+    /**
+     * Makes the client. Nothing is sent yet.
+     *
+     * @return a client, to be closed
+     * @throws IllegalArgumentException if the target can't be understood, or if there is a token
+     *     that would leave this machine without TLS
+     */
+    public UserProfileClient build() {
+      if (target.isBlank()) {
+        throw new IllegalArgumentException("the target must not be empty");
+      }
+      boolean safe =
+          credentials instanceof TlsChannelCredentials || BearerToken.staysOnThisMachine(target);
+      if (token.isPresent() && !safe && !tokenOverPlaintext) {
+        throw new IllegalArgumentException(
+            "a token would go to %s without TLS: use TLS, or call allowTokenOverPlaintext()"
+                .formatted(target));
+      }
+      ManagedChannel channel =
+          Grpc.newChannelBuilder(target, credentials)
+              .defaultServiceConfig(ServiceConfig.DEFAULT)
+              .build();
+      var stub = UserProfileServiceGrpc.newBlockingStub(channel);
+      return new UserProfileClient(
+          channel, token.map(stub::withCallCredentials).orElse(stub), timeout);
+    }
+  }
+}

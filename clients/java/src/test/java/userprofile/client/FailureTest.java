@@ -1,0 +1,115 @@
+package userprofile.client;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.google.protobuf.Any;
+import com.google.protobuf.ByteString;
+import com.google.rpc.BadRequest;
+import com.google.rpc.ErrorInfo;
+import com.google.rpc.RequestInfo;
+import com.google.rpc.Status;
+import io.grpc.Metadata;
+import io.grpc.Status.Code;
+import io.grpc.StatusRuntimeException;
+import io.grpc.protobuf.StatusProto;
+import java.util.List;
+import java.util.Optional;
+import org.junit.jupiter.api.Test;
+
+/** What is read from errors, the odd ones included. */
+class FailureTest {
+
+  private static final Metadata.Key<byte[]> DETAILS =
+      Metadata.Key.of("grpc-status-details-bin", Metadata.BINARY_BYTE_MARSHALLER);
+
+  private static final Any NOT_FOUND = errorInfo("userprofile", "USER_NOT_FOUND");
+  private static final Any REQUEST = Any.pack(RequestInfo.newBuilder().setRequestId("abc").build());
+
+  @Test
+  void detailsAreRead() {
+    var violation =
+        BadRequest.FieldViolation.newBuilder().setField("username").setDescription("is empty");
+    var badRequest = Any.pack(BadRequest.newBuilder().addFieldViolations(violation).build());
+    var failure =
+        from(
+            Code.INVALID_ARGUMENT,
+            errorInfo("userprofile", "INVALID_USERNAME"),
+            badRequest,
+            REQUEST);
+
+    assertEquals(
+        new Failure(
+            Code.INVALID_ARGUMENT,
+            "A message.",
+            Optional.of("INVALID_USERNAME"),
+            List.of(new Failure.Violation("username", "is empty")),
+            Optional.of("abc")),
+        failure);
+    assertEquals(
+        "INVALID_ARGUMENT (INVALID_USERNAME): A message. [username: is empty] [request id abc]",
+        failure.toString());
+  }
+
+  @Test
+  void notFoundIsTheServicesWordOnly() {
+    assertTrue(from(Code.NOT_FOUND, NOT_FOUND).isUserNotFound());
+    assertFalse(from(Code.NOT_FOUND).isUserNotFound());
+    assertFalse(from(Code.NOT_FOUND, errorInfo("proxy", "USER_NOT_FOUND")).isUserNotFound());
+    assertFalse(from(Code.UNAVAILABLE, NOT_FOUND).isUserNotFound());
+  }
+
+  @Test
+  void aReasonOfAnotherDomainIsNotOurs() {
+    assertEquals(Optional.empty(), from(Code.UNAVAILABLE, errorInfo("proxy", "BUSY")).reason());
+  }
+
+  @Test
+  void aMalformedDetailTakesNothingFromTheOthers() {
+    var malformed = NOT_FOUND.toBuilder().setValue(ByteString.copyFromUtf8("\n")).build();
+    var failure = from(Code.NOT_FOUND, malformed, REQUEST);
+
+    assertEquals(Optional.empty(), failure.reason());
+    assertEquals(Optional.of("abc"), failure.requestId());
+  }
+
+  @Test
+  void malformedDetailsTakeNothingFromTheStatus() {
+    assertEquals(bare(Code.DATA_LOSS), from(Code.DATA_LOSS, new byte[] {'\n'}));
+  }
+
+  @Test
+  void detailsThatContradictTheStatusAreNotBelieved() {
+    byte[] other = status(Code.NOT_FOUND, NOT_FOUND).toByteArray();
+
+    assertEquals(bare(Code.DATA_LOSS), from(Code.DATA_LOSS, other));
+  }
+
+  private static Any errorInfo(String domain, String reason) {
+    return Any.pack(ErrorInfo.newBuilder().setDomain(domain).setReason(reason).build());
+  }
+
+  private static Status status(Code code, Any... details) {
+    return Status.newBuilder()
+        .setCode(code.value())
+        .setMessage("A message.")
+        .addAllDetails(List.of(details))
+        .build();
+  }
+
+  private static Failure from(Code code, Any... details) {
+    return Failure.from(StatusProto.toStatusRuntimeException(status(code, details)));
+  }
+
+  private static Failure from(Code code, byte[] details) {
+    var trailers = new Metadata();
+    trailers.put(DETAILS, details);
+    var status = code.toStatus().withDescription("A message.");
+    return Failure.from(new StatusRuntimeException(status, trailers));
+  }
+
+  private static Failure bare(Code code) {
+    return new Failure(code, "A message.", Optional.empty(), List.of(), Optional.empty());
+  }
+}

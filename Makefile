@@ -13,7 +13,7 @@ PROTOSET := build/userprofile.protoset
 GOOGLEAPIS := build/googleapis/google/rpc
 
 .DEFAULT_GOAL := help
-.PHONY: help setup protos run test test-grpcurl test-package test-couchbasemock test-couchbase test-gocb lint lint-protos format types docs lock clean
+.PHONY: help setup protos run test test-grpcurl test-package test-couchbasemock test-couchbase test-gocb test-clients test-client-load lint lint-protos format types docs lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -54,6 +54,14 @@ test-couchbasemock: $(INSTALLED) $(COUCHBASEMOCK) ## Run the stores' conformance
 test-couchbase: $(INSTALLED) ## Run it on the cluster at USERPROFILE_TEST_COUCHBASE; see docs/couchbase.md
 	@test -n "$$USERPROFILE_TEST_COUCHBASE" || { echo 'USERPROFILE_TEST_COUCHBASE=couchbase://HOST/BUCKET is needed; see docs/couchbase.md'; exit 2; }
 	@$(BIN)/python -m pytest tests/conformance
+
+test-clients: $(INSTALLED) $(BUF) $(GOOGLEAPIS) ## Try the Go, Node and Java clients on the real server (needs all three)
+	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
+	@cd clients/go && go generate . && test -z "$$(gofmt -l .)" && go vet ./...
+	@$(BIN)/python -m pytest tests/external/check_clients.py
+
+test-client-load: $(INSTALLED) ## Try the Python clients under load and losing servers, for minutes
+	@$(BIN)/python -m pytest tests/external/check_client_load.py
 
 test-gocb: $(INSTALLED) ## Try the test node with Couchbase's Go SDK (needs Go)
 	@$(BIN)/python -m pytest tests/external/check_gocb.py
@@ -125,5 +133,5 @@ lock: ## Choose all versions anew: the newest that pyproject.toml allows
 	@build/lock/bin/python -m pip freeze --exclude userprofile > constraints.txt
 
 clean: ## Remove everything that was made here
-	@rm -rf $(VENV) .tools tools/node_modules build dist .mypy_cache .pytest_cache .ruff_cache client/userprofile/v1/*_pb2*
+	@rm -rf $(VENV) .tools tools/node_modules clients/go/gen clients/node/node_modules clients/node/dist clients/node/src/gen clients/java/target build dist .mypy_cache .pytest_cache .ruff_cache client/userprofile/v1/*_pb2*
 	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -12,6 +12,8 @@ from tests.support import GetUser, documents_in
 from userprofile_server.server import UserProfileServer
 from userprofile_server.settings import ServeSettings
 
+pytest_plugins = ["userprofile.pytest_plugin"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _watch_the_whole_run() -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The fixtures of `userprofile.testing` for pytest: `pytest_plugins = ["userprofile.pytest_plugin"]` in conftest.py."""
+"""The fixture for pytest: `pytest_plugins = ["userprofile.pytest_plugin"]` in the outermost conftest.py."""
 
 from collections.abc import Iterator
 

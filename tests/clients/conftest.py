@@ -5,8 +5,6 @@ import pytest
 
 from tests.clients.twins import MakeClient, making
 
-pytest_plugins = ["userprofile.pytest_plugin"]
-
 
 @pytest.fixture(params=["sync", "async"])
 def make_client(request: pytest.FixtureRequest) -> Iterator[MakeClient]:

@@ -92,6 +92,10 @@ class Node:
                 session.reset()
 
     @property
+    def is_stopped(self) -> bool:
+        return self._server is None
+
+    @property
     def connections(self) -> int:
         return len(self._sessions)
 
@@ -114,6 +118,9 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if self._node.is_stopped:  # it was being accepted when that happened
+            transport.abort()
+            return
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for name in (transport.get_extra_info("peercert") or {}).get("subject", ()):
             self._authenticated |= dict(name).get("commonName") in self._cluster.users  # no password, no SASL

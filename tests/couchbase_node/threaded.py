@@ -116,6 +116,7 @@ class TestCluster:
     def close(self) -> None:
         for node in self.nodes:
             self._run(node.stop)
+        self._wait_for(self._settle())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -125,6 +126,14 @@ class TestCluster:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    async def _settle(self) -> None:
+        """Waits for connections that are being accepted or closed: their sockets would be left open."""
+        if accepting := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(accepting)
+        while any(node.connections for node in self.nodes):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
     def _run(self, work: Callable[[], T]) -> T:
         async def run() -> T:

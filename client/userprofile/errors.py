@@ -156,10 +156,10 @@ def unsendable(username: str) -> InvalidUsernameError | None:
         size = len(username.encode())
     except UnicodeEncodeError:  # a lone surrogate
         return _invalid("must be valid Unicode")
-    return _invalid(f"must not be longer than {_MAX_SENT_BYTES} bytes in UTF-8") if size > _MAX_SENT_BYTES else None
+    return _invalid("must not be longer than 233 bytes in UTF-8") if size > _MAX_SENT_BYTES else None
 
 
-_MAX_SENT_BYTES = 600  # a hundred such names fit into a request; what the server allows is less
+_MAX_SENT_BYTES = 600  # a hundred such names fit into a request
 
 
 def _invalid(problem: str) -> InvalidUsernameError:

@@ -7,13 +7,15 @@ DEMO_STORE := build/demo.db
 # Tools of other languages, for their own targets only.
 GRPCURL := .tools/bin/grpcurl
 COUCHBASEMOCK := .tools/CouchbaseMock-1.5.27.jar
+BENCH := $(VENV)/.bench
+BASE ?= main
 BUF := tools/node_modules/.bin/buf
 PROTOSET := build/userprofile.protoset
 # Others' protos that ours import, where buf finds them.
 GOOGLEAPIS := build/googleapis/google/rpc
 
 .DEFAULT_GOAL := help
-.PHONY: help setup protos run test test-grpcurl test-package test-couchbasemock test-couchbase test-gocb test-clients test-client-load lint lint-protos format types docs lock clean
+.PHONY: help bench bench-quick bench-compare setup protos run test test-grpcurl test-package test-couchbasemock test-couchbase test-gocb test-clients test-client-load lint lint-protos format types docs lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -75,6 +77,27 @@ test-package: $(INSTALLED) ## Build the wheel and the sdist, install and try the
 $(GRPCURL):
 	@GOBIN=$(abspath $(@D)) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 
+bench: $(BENCH) ## Measure the service beside its alternatives, for a quarter of an hour (needs Go)
+	@$(BIN)/python -m bench peers
+	@$(BIN)/python -m bench grow
+
+bench-quick: $(BENCH) ## The same in under two minutes, with four servers
+	@$(BIN)/python -m bench peers --quick --rounds 3 --seconds 2
+
+bench-compare: $(BENCH) ## Measure what the working tree costs against the commit BASE (main unless given)
+	@git worktree list | grep -q /build/base || git worktree add --quiet --detach build/base
+	@git -C build/base checkout --quiet --detach $(BASE)
+	@$(MAKE) --no-print-directory -C build/base setup
+	@$(BIN)/python -m bench compare build/base
+
+$(BENCH): $(INSTALLED) $(GOOGLEAPIS) $(BUF) $(wildcard bench/servers/go/*)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	@GOBIN=$(abspath .tools/bin) go install github.com/bojand/ghz/cmd/ghz@v0.121.0
+	@GOBIN=$(abspath .tools/bin) go install github.com/tsenart/vegeta/v12@v12.13.0
+	@cd clients/go && go generate .
+	@cd bench/servers/go && go build -o $(abspath build/bench-go) .
+	@touch $@
+
 lint-protos: $(BUF) $(GOOGLEAPIS) $(PROTOSET) ## Lint the contract, and see that docs/api.md says what it says (needs Node)
 	@$(BUF) lint
 	@$(BIN)/python docs/update_api.py --check
@@ -129,7 +152,7 @@ docs: $(INSTALLED) ## Write the README's tables anew from the code
 
 lock: ## Choose all versions anew: the newest that pyproject.toml allows
 	@$(PYTHON) -m venv --clear build/lock
-	@build/lock/bin/python -m pip install --quiet --disable-pip-version-check '.[dev]'
+	@build/lock/bin/python -m pip install --quiet --disable-pip-version-check '.[dev,bench]'
 	@build/lock/bin/python -m pip freeze --exclude userprofile > constraints.txt
 
 clean: ## Remove everything that was made here

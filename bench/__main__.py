@@ -1,0 +1,124 @@
+"""`python -m bench`: see `make bench`, `make bench-quick` and `make bench-compare`."""
+
+import dataclasses
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import click
+
+from bench import report
+from bench.client import client_ratios
+from bench.growth import grow
+from bench.load import ROOT, Load, Result, drive
+from bench.peers import EMPTY, FASTAPI, OURS_COUCHBASE, OURS_SQLITE, PEERS, Peer, ours_of
+from bench.processes import Server
+from bench.stores import running_stores
+
+FIGURES = ROOT / "docs" / "performance"
+WARM_UP = Load(seconds=1.5)
+
+
+@contextmanager
+def running(peers: Sequence[Peer]) -> Iterator[dict[Peer, Server]]:
+    """Runs all peers at once, warm: those that aren't driven do nothing."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="userprofile-bench-")))
+        stores = stack.enter_context(running_stores(folder))
+        servers = {peer: stack.enter_context(peer.start(stores, folder / "servers.log")) for peer in peers}
+        for peer, server in servers.items():
+            drive(server, peer.kind, WARM_UP)
+        yield servers
+
+
+def interleaved(servers: Mapping[Peer, Server], loads: Mapping[Peer, Load], rounds: int) -> dict[str, list[Result]]:
+    """Drives one server after the other, round by round: A B C, A B C."""
+    found: dict[str, list[Result]] = {peer.name: [] for peer in servers}
+    with click.progressbar(length=rounds * len(servers), label="measuring", show_eta=True) as bar:
+        for _ in range(rounds):
+            for peer, server in servers.items():
+                found[peer.name].append(drive(server, peer.kind, loads[peer]))
+                bar.update(1)
+    return found
+
+
+@click.group()
+def main() -> None:
+    """Measure the service beside what its users would take instead."""
+
+
+@main.command()
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--seconds", default=4.0, show_default=True, help="Of each load in each round.")
+@click.option("--quick", is_flag=True, help="Four servers and closed loop alone: under two minutes.")
+def peers(rounds: int, seconds: float, quick: bool) -> None:
+    """Compare all servers: closed loop, open loop at half of what they can do, batches, start-up."""
+    chosen = [peer for peer in PEERS if peer.quick or not quick]
+    sections: dict[str, dict[str, list[Result]]] = {}
+    extra: dict[str, object] = {}
+    with running(chosen) as servers:
+        load = Load(seconds=seconds)
+        closed = interleaved(servers, dict.fromkeys(servers, load), rounds)
+        sections["closed loop, 16 in flight"] = closed
+        if not quick:
+            half = {
+                peer: dataclasses.replace(
+                    load, rate=max(1, int(statistics.median(result.rate for result in closed[peer.name]) / 2))
+                )
+                for peer in servers
+            }
+            sections["open loop, half of saturation"] = interleaved(servers, half, rounds)
+        ours = {peer: server for peer, server in servers.items() if peer in (OURS_SQLITE, OURS_COUCHBASE)}
+        names = ["johndoe", *(f"user{number}" for number in range(1, 100))]
+        for size in (1, 10, 100):
+            batches = dict.fromkeys(ours, dataclasses.replace(load, batch=size, usernames=names))
+            sections[f"BatchGetUsers of {size}"] = interleaved(ours, batches, rounds)
+        if not quick:
+            extra["client"] = client_ratios(next(iter(servers.values())).address, rounds)
+    if not quick:
+        extra["seconds to listen"] = start_up([EMPTY, OURS_SQLITE, OURS_COUCHBASE], rounds)
+    for title, found in sections.items():
+        click.echo(f"\n{title}\n\n{report.table(found, [EMPTY.name, FASTAPI.name])}")
+    for peer in ours:
+        single = [result.cpu_us for result in closed[peer.name]]
+        for size in (1, 10, 100):
+            results = sections[f"BatchGetUsers of {size}"][peer.name]
+            per_user = statistics.median(b.cpu_us / size / one for b, one in zip(results, single, strict=True))
+            click.echo(f"{peer.name}: a user in a batch of {size} costs {per_user:.2f} of a GetUser")
+    for title, value in extra.items():
+        click.echo(f"{title}: {value}")
+    folder = ROOT / "build" / "bench" if quick else FIGURES
+    report.write_json(folder / "peers.json", sections, extra)
+    report.plot_peers(folder / "peers.svg", closed)
+
+
+@main.command()
+@click.argument("base", type=click.Path(exists=True, path_type=Path))
+@click.option("--rounds", default=7, show_default=True)
+@click.option("--seconds", default=3.0, show_default=True, help="Of each load in each round.")
+def compare(base: Path, rounds: int, seconds: float) -> None:
+    """Compare the working tree with another one, BASE, that has been set up."""
+    for store in ("sqlite", "couchbase"):
+        theirs, ours = ours_of(base, "base", store), ours_of(ROOT, "working tree", store)
+        with running([EMPTY, theirs, ours]) as servers:
+            found = interleaved(servers, dict.fromkeys(servers, Load(seconds=seconds)), rounds)
+        click.echo(f"\n{store}\n\n{report.table(found, [EMPTY.name, theirs.name])}")
+
+
+def start_up(peers: Sequence[Peer], rounds: int) -> dict[str, float]:
+    """Returns the median seconds from starting a process to its `listening on`."""
+    found: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    with tempfile.TemporaryDirectory(prefix="userprofile-bench-") as folder, running_stores(Path(folder)) as stores:
+        for _ in range(rounds):
+            for peer in peers:
+                with peer.start(stores, Path(folder) / "servers.log") as server:
+                    found[peer.name].append(server.seconds_to_listen)
+    return {name: round(statistics.median(seconds), 3) for name, seconds in found.items()}
+
+
+main.add_command(grow)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""What a run has found: medians with their spread, ratios within each round, as a table, JSON and a plot."""
+
+import json
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.load import Result
+
+Rounds = Mapping[str, Sequence[Result]]
+"""By peer, its result in each round. Only what is in the same round may be compared: the machine is noisy."""
+
+
+def ratio(rounds: Rounds, name: str, to: str) -> float | None:
+    """Returns the median, over the rounds, of the CPU for each call against that of another peer."""
+    if name not in rounds or to not in rounds:
+        return None
+    pairs = zip(rounds[name], rounds[to], strict=True)
+    return statistics.median(ours.cpu_us / theirs.cpu_us for ours, theirs in pairs)
+
+
+def table(rounds: Rounds, baselines: Sequence[str]) -> str:
+    """One row for each peer, in Markdown."""
+    headings = ["server", "CPU µs/call", "spread", *(f"× {name}" for name in baselines)]
+    headings += ["calls/s", "p50 ms", "p95 ms", "p99 ms", "RSS MiB", "threads", "switches/call", "errors"]
+    rows = [headings, ["---"] * len(headings)]
+    for name, results in rounds.items():
+        cpu = [result.cpu_us for result in results]
+        ratios = [ratio(rounds, name, baseline) for baseline in baselines]
+        rows.append(
+            [
+                name,
+                f"{statistics.median(cpu):.0f}",
+                f"{min(cpu):.0f} to {max(cpu):.0f}",
+                *("" if value is None else f"{value:.2f}" for value in ratios),
+                f"{_median(results, 'rate'):,.0f}",
+                *(f"{_median(results, field):.1f}" for field in ("p50_ms", "p95_ms", "p99_ms")),
+                f"{_median(results, 'resident_mib'):.0f}",
+                f"{_median(results, 'threads'):.0f}",
+                f"{_median(results, 'switches'):.1f}",
+                str(sum(result.errors for result in results)),
+            ]
+        )
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def write_json(path: Path, sections: Mapping[str, Rounds], extra: Mapping[str, Any]) -> None:
+    """Writes all that was measured, with what it was measured on."""
+    found = {
+        "machine": machine(),
+        **extra,
+        **{title: {name: [asdict(result) for result in results] for name, results in rounds.items()}
+           for title, rounds in sections.items()},
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def machine() -> dict[str, str]:
+    """Says what the figures depend on."""
+    cpus = Path("/proc/cpuinfo").read_text()
+    model = next((line.partition(":")[2].strip() for line in cpus.splitlines() if line.startswith("model name")), "?")
+    packages = ("grpcio", "protobuf", "couchbase", "pydantic", "fastapi", "uvicorn", "uvloop", "httptools")
+    return {
+        "cpu": f"{cpus.count('processor')} × {model}",
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }
+
+
+def plot_peers(path: Path, rounds: Rounds) -> None:
+    """Draws the CPU for each call of every peer, the slowest left out where it would flatten the others."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    shown = {name: [result.cpu_us for result in results] for name, results in rounds.items()}
+    limit = 5 * statistics.median(map(statistics.median, shown.values()))
+    shown = {name: values for name, values in shown.items() if statistics.median(values) < limit}
+    figure, axes = pyplot.subplots(figsize=(8, 0.5 * len(shown) + 1), layout="constrained")
+    names = list(reversed(shown))
+    middles = [statistics.median(shown[name]) for name in names]
+    low = [middle - min(shown[name]) for name, middle in zip(names, middles, strict=True)]
+    high = [max(shown[name]) - middle for name, middle in zip(names, middles, strict=True)]
+    bars = axes.barh(
+        names, middles, xerr=[low, high], color=["#3b6ea5" if "userprofile" in n else "#b0b7bf" for n in names]
+    )
+    axes.bar_label(bars, fmt="%.0f", padding=4)
+    axes.set_xlabel("server CPU, µs per call (median, and the spread of the rounds)")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def plot_growth(path: Path, label: str, points: Mapping[str, Sequence[tuple[float, Result]]]) -> None:
+    """Draws calls/s and CPU for each call over what grows."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    figure, (rate, cpu) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for name, series in points.items():
+        steps = [step for step, _ in series]
+        rate.plot(steps, [result.rate for _, result in series], marker="o", label=name)
+        cpu.plot(steps, [result.cpu_us for _, result in series], marker="o", label=name)
+    for axes, title in ((rate, "calls/s"), (cpu, "server CPU, µs per call")):
+        axes.set_xscale("log")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(label)
+        axes.set_title(title)
+        axes.spines[["top", "right"]].set_visible(False)
+    rate.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _median(results: Sequence[Result], field: str) -> float:
+    return statistics.median(getattr(result, field) for result in results)

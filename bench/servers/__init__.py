@@ -1,0 +1,1 @@
+"""The servers that userprofile is measured beside. Each prints `listening on HOST:PORT` and runs until it is ended."""

@@ -1,0 +1,48 @@
+"""The same on asyncio: grpc.aio and the SDK's acouchbase, its tracing off."""
+
+import asyncio
+
+import grpc
+from acouchbase.cluster import AsyncCluster
+from couchbase.exceptions import DocumentNotFoundException
+
+from bench.servers import tutorial
+from userprofile.v1 import user_profile_pb2 as pb
+from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
+
+
+class Async(pb_grpc.UserProfileServiceServicer):
+    """All tasks share one collection."""
+
+    def __init__(self, collection: object) -> None:
+        """Takes an AsyncCollection."""
+        self._collection = collection
+
+    async def GetUser(self, request: pb.GetUserRequest, context: grpc.aio.ServicerContext) -> pb.GetUserResponse:
+        """Reads the user and answers without the hash."""
+        try:
+            result = await self._collection.get(f"userprofile::{request.username}")
+        except DocumentNotFoundException:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "There is no such user.")
+        user = tutorial.UserInDB(**result.content_as[dict])
+        return pb.GetUserResponse(
+            user=pb.User(username=user.username, email=user.email, full_name=user.full_name, disabled=user.disabled)
+        )
+
+
+async def serve() -> None:
+    """Runs until it is ended."""
+    cluster = AsyncCluster(tutorial.URL.connection, tutorial.cluster_options(tuned=True))
+    await cluster.on_connect()
+    bucket = cluster.bucket(tutorial.URL.bucket)
+    await bucket.on_connect()
+    server = grpc.aio.server()
+    pb_grpc.add_UserProfileServiceServicer_to_server(Async(bucket.default_collection()), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"listening on 127.0.0.1:{port}", flush=True)
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())

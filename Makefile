@@ -146,6 +146,7 @@ format: $(INSTALLED) ## Bring the code into its style
 
 types: $(INSTALLED) ## Check types
 	@$(BIN)/mypy
+	@$(BIN)/mypy -p tests.clients.typed_caller
 
 docs: $(INSTALLED) ## Write the README's tables anew from the code
 	@$(BIN)/python docs/update_readme.py

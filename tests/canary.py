@@ -4,6 +4,7 @@ The whole run is watched (see conftest.py): every response and its metadata, wha
 process of its prints, every log record at every level, and every exception that `raises` catches.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,6 +118,7 @@ class _WatchedStream:
 def watched(insecure_channel: Callable[..., grpc.Channel]) -> Callable[..., grpc.Channel]:
     """Makes of grpc.insecure_channel one whose channels are watched."""
 
+    @functools.wraps(insecure_channel)
     def insecure_channel_watched(*args: Any, **kwargs: Any) -> grpc.Channel:
         return grpc.intercept_channel(insecure_channel(*args, **kwargs), ResponseWatcher())
 

@@ -7,11 +7,15 @@ import grpc
 import pytest
 from google.rpc import code_pb2, error_details_pb2
 
-from tests.support import CallError, ScriptedStore
+from tests.conformance.peers import couchbase_settings
+from tests.couchbase_node import TestCluster
+from tests.support import CallError, ScriptedStore, document
 from tests.test_get_user import Serve, serve  # noqa: F401, a fixture
 from userprofile.v1 import user_profile_pb2 as pb
 from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
 from userprofile_server import errors
+from userprofile_server.server import UserProfileServer
+from userprofile_server.settings import ServeSettings
 
 
 def batch(channel: grpc.Channel, *usernames: str, timeout: float = 10) -> list[pb.UserResult]:
@@ -129,6 +133,22 @@ def test_the_call_fails_where_nothing_could_be_asked(failing: Callable[..., grpc
     error = CallError.of(lambda: batch(channel, "slow"))
     assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_TIMEOUT")
     assert error.metadata["grpc-retry-pushback-ms"] == "-1"
+
+
+def test_what_other_nodes_have_answered_arrives_before_the_deadline_that_a_frozen_one_uses_up() -> None:
+    names = [f"user{number}" for number in range(100)]
+    with TestCluster(nodes=3) as cluster:
+        for name in names:
+            cluster.put(f"userprofile::{name}", document(name))
+        settings = couchbase_settings(f"couchbase://{cluster.hosts}/default").model_dump()
+        with UserProfileServer(ServeSettings(**settings | {"listen": "127.0.0.1:0", "store_timeout": 30})) as address:
+            with grpc.insecure_channel(address) as channel:
+                assert {result.WhichOneof("outcome") for result in batch(channel, *names)} == {"user"}
+                cluster.fault(2, frozen=True)
+                for name, result in zip(names, batch(channel, *names, timeout=1.5), strict=True):
+                    frozen = cluster.owner_of(f"userprofile::{name}") == 2
+                    assert result.WhichOneof("outcome") == ("error" if frozen else "user")
+                cluster.fault(2)
 
 
 def test_a_request_that_is_not_the_message_is_the_callers_mistake(channel: grpc.Channel) -> None:

@@ -2,21 +2,29 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
 
-from userprofile.batches import BATCHES_IN_FLIGHT, Batch, Outcome, check_several, collect, split
-from userprofile.calls import Call, Calls
+from userprofile.answers import Outcome, outcome_of
+from userprofile.batches import BATCHES_IN_FLIGHT, Batch, check_several, collect, split
+from userprofile.calls import Call, Calls, check_token
 from userprofile.channel import ChannelOptions, Endpoint
 from userprofile.client import DEFAULT_RETRIES, DEFAULT_TARGET, DEFAULT_TIMEOUT
-from userprofile.errors import UserNotFoundError, UserProfileError, closed_meanwhile, from_rpc_error, unsendable
+from userprofile.errors import (
+    DeadlineExceededError,
+    UserNotFoundError,
+    UserProfileError,
+    closed_meanwhile,
+    from_rpc_error,
+    unsendable,
+)
 from userprofile.health import HEALTH_REQUEST, health_check, is_serving
 from userprofile.options import TLS, CallOptions, Metadata
-from userprofile.user import User, from_message
+from userprofile.user import User
 from userprofile.v1 import user_profile_pb2 as pb
 from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
 
@@ -57,6 +65,7 @@ class AsyncUserProfileClient:
         self.target = target
         self._token = token
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._checking: set[grpc.aio.Channel] = set()
         self._asking: set[_Asking] = set()
         self._channel: grpc.aio.Channel
         self._stub: pb_grpc.UserProfileServiceAsyncStub
@@ -67,7 +76,10 @@ class AsyncUserProfileClient:
         if (problem := unsendable(username)) is not None:
             raise problem
         response = await self._answer(self._stub.GetUser(pb.GetUserRequest(username=username), **call.arguments), call)
-        return from_message(response.user)
+        outcome = outcome_of(response, username, call.request_id)
+        if isinstance(outcome, UserProfileError):
+            raise outcome
+        return outcome
 
     async def find_user(self, username: str, **options: Unpack[CallOptions]) -> User | None:
         """See `UserProfileClient.find_user`."""
@@ -82,18 +94,18 @@ class AsyncUserProfileClient:
         found: list[tuple[str, Outcome]] = []
         async with aclosing(self._ask_ahead(dict.fromkeys(usernames), options)) as batches:
             async for _, asked in batches:
-                found += await asked
+                found += await self._or_closed(asked, None)
         return collect(found)
 
     async def iter_users(
         self, usernames: Iterable[str], **options: Unpack[CallOptions]
-    ) -> AsyncIterator[tuple[str, User | UserProfileError]]:
+    ) -> AsyncGenerator[tuple[str, User | UserProfileError], None]:
         """See `UserProfileClient.iter_users`."""
         check_several(usernames)
         async with aclosing(self._ask_ahead(usernames, options)) as batches:
             async for batch, asked in batches:
                 try:
-                    outcomes = await asked
+                    outcomes = await self._or_closed(asked, None)
                 except UserProfileError as error:
                     outcomes = batch.failed(error)
                 for outcome in outcomes:
@@ -104,8 +116,11 @@ class AsyncUserProfileClient:
         call = await self._begin(options)
         # The client's own channel never gets through to a server that isn't serving.
         async with self._open(self._endpoint.unbalanced) as channel:
-            response = await self._answer(health_check(channel)(HEALTH_REQUEST, **call.arguments), call)
-        return is_serving(response)
+            self._checking.add(channel)
+            try:
+                return is_serving(await self._answer(health_check(channel)(HEALTH_REQUEST, **call.arguments), call))
+            finally:
+                self._checking.discard(channel)
 
     async def close(self) -> None:
         """Closes the connections; calls in progress are cancelled, later ones raise RuntimeError."""
@@ -113,6 +128,8 @@ class AsyncUserProfileClient:
         await _end(list(self._asking))  # of an iter_users that somebody has left in the middle
         if self._loop is not None:
             await self._channel.close()
+        for channel in list(self._checking):
+            await channel.close()
 
     async def __aenter__(self) -> Self:
         """Returns the client itself."""
@@ -137,21 +154,43 @@ class AsyncUserProfileClient:
             self._loop = loop
         elif self._loop is not loop:
             raise RuntimeError("this client belongs to another event loop; make one for each")
-        token = self._token() if callable(self._token) else self._token
-        if token is not None and not isinstance(token, str):
-            token = await token
-        return self._calls.begin(token, **options)
+        if not callable(self._token):
+            return self._calls.begin(self._token, **options)
+        token = self._token()
+        spent = 0.0
+        if isinstance(token, Awaitable):
+            began = loop.time()
+            token = await self._token_in_time(token, options)
+            spent = loop.time() - began
+        check_token(token)
+        call = self._calls.begin(token, **options)
+        call.arguments["timeout"] -= spent
+        return call
+
+    async def _token_in_time(self, token: Awaitable[str], options: CallOptions) -> str:
+        timeout = options.get("timeout")
+        try:
+            async with asyncio.timeout(self._calls.timeout if timeout is None else timeout):
+                return await token
+        except TimeoutError:
+            raise DeadlineExceededError(
+                "The token was not there in time.", code=grpc.StatusCode.DEADLINE_EXCEEDED
+            ) from None
 
     async def _answer(self, asked: Awaitable[T], call: Call) -> T:
         try:
-            return await asked
+            return await self._or_closed(asked, call.request_id)
         except grpc.RpcError as error:
             raise from_rpc_error(error, call.request_id) from None
+
+    async def _or_closed(self, asked: Awaitable[T], request_id: str | None) -> T:
+        """Waits for a call. `close` cancels it, which mustn't look as if the caller's own task had been cancelled."""
+        try:
+            return await asked
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._calls.closed and task is not None and not task.cancelling():
-                # It isn't this task that was cancelled, and the like of it mustn't look as if it were.
-                raise closed_meanwhile(call.request_id) from None
+                raise closed_meanwhile(request_id) from None
             raise
 
     async def _ask_ahead(

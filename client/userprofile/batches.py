@@ -1,13 +1,13 @@
 """Asking for any number of users: a hundred names to a call, and what becomes of each. The same for both clients."""
 
+import copy
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import grpc
-
-from userprofile.errors import BatchError, UserNotFoundError, UserProfileError, from_status, unsendable
-from userprofile.user import User, from_message
+from userprofile.answers import Outcome, outcome_of
+from userprofile.errors import BatchError, UserNotFoundError, UserProfileError, unsendable
+from userprofile.user import User
 from userprofile.v1 import user_profile_pb2 as pb
 
 BATCH_SIZE = 100
@@ -15,9 +15,6 @@ BATCH_SIZE = 100
 
 BATCHES_IN_FLIGHT = 4
 """How many batches are asked for at once: enough to keep a server busy while answers travel."""
-
-Outcome = User | UserProfileError
-"""What became of one name: the user, or the error that `get_user` would have raised."""
 
 
 _NOTHING = pb.UserResult()
@@ -38,11 +35,12 @@ class Batch(NamedTuple):
         """Returns each name, in order, with what became of it; `results` are those of the names that were sent."""
         answers = iter(results)
         for name in self.usernames:
-            yield name, self.unsendable.get(name) or _outcome(next(answers, _NOTHING), request_id)
+            yield name, self.unsendable.get(name) or outcome_of(next(answers, _NOTHING), name, request_id)
 
     def failed(self, error: UserProfileError) -> Iterator[tuple[str, Outcome]]:
         """Returns each name, in order, with the error that the whole call has failed with."""
-        return ((name, self.unsendable.get(name, error)) for name in self.usernames)
+        # One of its own for each name: who raises an error changes it.
+        return ((name, self.unsendable.get(name) or copy.copy(error)) for name in self.usernames)
 
 
 def split(usernames: Iterable[str]) -> Iterator[Batch]:
@@ -55,7 +53,7 @@ def split(usernames: Iterable[str]) -> Iterator[Batch]:
 
 def check_several(usernames: Iterable[str]) -> None:
     """Raises TypeError for a lone username, which Python would take for a list of letters."""
-    if isinstance(usernames, str):
+    if isinstance(usernames, str | bytes):
         raise TypeError("usernames are several: put a single one into a list")
 
 
@@ -83,17 +81,4 @@ def collect(outcomes: Iterable[tuple[str, Outcome]]) -> dict[str, User]:
         reason=first.reason,
         request_id=first.request_id,
         retryable=first.retryable,
-    )
-
-
-def _outcome(result: pb.UserResult, request_id: str | None) -> Outcome:
-    kind = result.WhichOneof("outcome")
-    if kind == "user":
-        return from_message(result.user)
-    if kind == "error":
-        return from_status(result.error, request_id)
-    return UserProfileError(
-        "The server's answer is one that this version of the client doesn't know.",
-        code=grpc.StatusCode.UNKNOWN,
-        request_id=request_id,
     )

@@ -1,12 +1,15 @@
 """What goes with each call: its time, its metadata, the token. The same for both clients."""
 
 import os
-import random
 import re
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from userprofile.options import Metadata, ServingContext
+
+MAX_TIMEOUT = 86_400
+"""Seconds. Far beyond it gRPC's clock overflows, and the call fails at once."""
 
 REQUEST_ID_KEY = "x-request-id"
 _AUTHORIZATION_KEY = "authorization"
@@ -27,15 +30,19 @@ class Call(NamedTuple):
     """Those of the stub's method."""
     request_id: str
 
+    def __repr__(self) -> str:
+        """Leaves the arguments out: a token is among them, and tracebacks may show the variables of their frames."""
+        return f"Call({self.request_id})"
+
 
 class Calls:
     """Makes the arguments of calls out of the client's options and those of each call."""
 
     def __init__(self, *, timeout: float, wait_for_ready: bool, metadata: Metadata) -> None:
         """Raises ValueError for what can't be."""
-        if not timeout > 0:
-            raise ValueError(f"the timeout must be above zero, not {timeout}")
-        self._timeout = timeout
+        if not 0 < timeout <= MAX_TIMEOUT:
+            raise ValueError(f"the timeout must be above zero and at most a day ({MAX_TIMEOUT} s), not {timeout}")
+        self.timeout = timeout
         self._wait_for_ready = wait_for_ready
         self._metadata = checked(metadata)
         self._pid = os.getpid()
@@ -67,7 +74,9 @@ class Calls:
         """
         self.check_usable()
         if timeout is None:
-            timeout = self._timeout
+            timeout = self.timeout
+        elif not timeout <= MAX_TIMEOUT:  # infinity and NaN too; what is zero or below is over already
+            raise ValueError(f"a timeout is at most a day ({MAX_TIMEOUT} s), not {timeout}")
         sent: list[tuple[str, Any]] = [*self._metadata, *checked(metadata)] if metadata else list(self._metadata)
         if context is not None:
             remaining = context.time_remaining()
@@ -75,9 +84,10 @@ class Calls:
                 timeout = min(timeout, remaining)
             received = _passed_on(context.invocation_metadata())
             request_id = request_id or received.pop(REQUEST_ID_KEY, None)
-            sent += received.items()
+            own = {key for key, _ in sent}
+            sent += ((key, value) for key, value in received.items() if key not in own)
         if request_id is None:
-            request_id = f"{random.getrandbits(128):032x}"
+            request_id = secrets.token_hex(16)  # not from `random`, whose sequence may be somebody's own
         elif not _REQUEST_ID.fullmatch(request_id):
             raise ValueError("a request id has 1 to 128 visible ASCII characters")
         sent.append((REQUEST_ID_KEY, request_id))
@@ -90,12 +100,16 @@ class Calls:
 
 def check_token(token: str) -> None:
     """Raises ValueError, without the token in it, if gRPC can't send it. gRPC would print it."""
+    if not isinstance(token, str):
+        raise TypeError(f"a token is a string, not {type(token).__name__}")
     if not _TOKEN.fullmatch(token):
         raise ValueError("the token is empty, or has characters that metadata can't carry")
 
 
 def checked(metadata: Metadata) -> Metadata:
     """Returns `metadata` if gRPC can send it. Raises ValueError without a value in it, which may be a secret."""
+    if isinstance(metadata, Mapping):
+        raise TypeError("metadata are pairs, not a mapping: a key may stand there twice")
     for key, value in metadata:
         if not _KEY.fullmatch(key) or key.startswith("grpc-"):
             raise ValueError(f"{key!r} can't be a metadata key: lower-case letters, digits, `_.-`, and not `grpc-…`")
@@ -110,8 +124,13 @@ def checked(metadata: Metadata) -> Metadata:
     return metadata
 
 
-def _passed_on(received: Iterable[Any] | None) -> dict[str, Any]:
-    passed_on = {key: value for key, value in received or () if key in _PASSED_ON}
+def _passed_on(received: Iterable[Any] | None) -> dict[str, str]:
+    passed_on: dict[str, str] = {}
+    for key, value in received or ():
+        # Whoever called us may have sent nonsense; that is no reason to fail.
+        if key in _PASSED_ON and isinstance(value, str) and _VALUE.fullmatch(value):
+            # One header in several lines is one with commas (RFC 9110, 5.3).
+            passed_on[key] = f"{passed_on[key]},{value}" if key == "tracestate" and key in passed_on else value
     if not _REQUEST_ID.fullmatch(passed_on.get(REQUEST_ID_KEY, "")):
-        passed_on.pop(REQUEST_ID_KEY, None)  # whoever called us sent nonsense; that is no reason to fail
+        passed_on.pop(REQUEST_ID_KEY, None)
     return passed_on

@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class Endpoint:
         """
         if not target:
             raise ValueError("the target must not be empty")
+        if tls is not None and not isinstance(tls, TLS):
+            raise TypeError("tls is a userprofile.TLS, or None for plaintext")
         if not 0 <= retries <= MAX_RETRIES:
             raise ValueError(f"retries must be 0 to {MAX_RETRIES}, not {retries}")
         self.target = target
@@ -62,9 +65,9 @@ class Endpoint:
         self.balanced = _without_duplicates([*channel_options, *own, *balancing])
         """The arguments of a channel to all servers that are serving."""
 
-    def check_token(self, token: object, *, allow_plaintext: bool) -> None:
+    def check_token(self, token: Any, *, allow_plaintext: bool) -> None:
         """Raises ValueError if `token` can't be sent, or not without others reading it, unless that is allowed."""
-        if isinstance(token, str):
+        if token is not None and not callable(token):
             check_token(token)
         if token is not None and not self.is_private and not allow_plaintext:
             raise ValueError(
@@ -94,9 +97,9 @@ def _service_config(retries: int) -> dict[str, Any]:
             "retryableStatusCodes": ["UNAVAILABLE"],
         }
         config["methodConfig"] = [{"name": [{"service": SERVICE_NAME}], "retryPolicy": policy}]
-        # A failure takes a token, an answer gives a tenth of one back, and below half there are no retries: one lost
-        # server among several is made up for, a service that is down isn't hit with four times the load.
-        config["retryThrottling"] = {"maxTokens": 100, "tokenRatio": 0.1}
+        # A failure takes a token, an answer gives a tenth of one back, and at half of them retries end: hundreds of
+        # calls that are lost with a server are made up for, a service that is down isn't hit with four times the load.
+        config["retryThrottling"] = {"maxTokens": 1000, "tokenRatio": 0.1}
     return config
 
 
@@ -116,16 +119,16 @@ def _is_loopback(target: str) -> bool:
         return True
     if scheme in ("ipv4", "ipv6"):
         return all(_is_loopback_host(address) for address in rest.split(","))
-    return _is_loopback_host(rest.rpartition("/")[2] if scheme == "dns" else target)
+    return _is_loopback_host(_DNS_AUTHORITY.sub("", rest) if scheme == "dns" else target)
+
+
+_DNS_AUTHORITY = re.compile(r"^//[^/]*/")
+_ADDRESS = re.compile(r"(\[(?P<bracketed>[0-9a-fA-F:.]+)\]|(?P<name>[0-9a-zA-Z.-]+))(:\d+)?|(?P<ipv6>[0-9a-fA-F:.]+)")
 
 
 def _is_loopback_host(address: str) -> bool:
-    if address.startswith("["):
-        host = address[1:].partition("]")[0]
-    elif address.count(":") > 1:
-        host = address  # IPv6 without a port
-    else:
-        host = address.partition(":")[0]
+    match = _ADDRESS.fullmatch(address)  # with anything else in it, gRPC may see another host than we would
+    host = "" if match is None else match["bracketed"] or match["name"] or match["ipv6"]
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

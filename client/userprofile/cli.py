@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 from click.shell_completion import get_completion_class
 
+from userprofile.batches import BATCH_SIZE
 from userprofile.cli_options import connection_options
 from userprofile.client import UserProfileClient
 from userprofile.errors import (
@@ -66,10 +67,12 @@ def get(client: UserProfileClient, username: str, as_json: bool) -> None:
 def batch(client: UserProfileClient, usernames: tuple[str, ...]) -> None:
     """Print what there is to say of each of USERNAMES, as JSON lines in their order.
 
-    Without USERNAMES it reads them from stdin, one a line and any number of them. Names are asked for by the hundred.
+    Without USERNAMES it reads them from stdin, one a line and any number of them. Names are asked for by the hundred,
+    four hundred ahead: the first answer comes once so many are there, or the input ends.
 
     Each name gets a line: {"username": …, "user": {…}}, with null as the user if nobody has the name, or
-    {"username": …, "error": {"code": …, "reason": …, "message": …}}. The exit status is that of the worst outcome.
+    {"username": …, "error": {"code": …, "reason": …, "message": …, "request_id": …}}. The exit status is that of the
+    worst outcome.
     """
     statuses: Counter[int] = Counter()
     for username, outcome in client.iter_users(usernames or _lines_of_stdin()):
@@ -82,8 +85,15 @@ def batch(client: UserProfileClient, usernames: tuple[str, ...]) -> None:
             if isinstance(outcome, UserNotFoundError):
                 line["user"] = None
             else:
-                line["error"] = {"code": outcome.code.name, "reason": outcome.reason, "message": outcome.message}
+                line["error"] = {
+                    "code": outcome.code.name,
+                    "reason": outcome.reason,
+                    "message": outcome.message,
+                    "request_id": outcome.request_id,
+                }
         sys.stdout.write(json.dumps(line) + "\n")
+        if statuses.total() % BATCH_SIZE == 0:
+            sys.stdout.flush()
     sys.stdout.flush()
     failed = statuses.total() - statuses[_FOUND] - statuses[_NOT_FOUND]
     click.echo(f"{statuses[_FOUND]} found, {statuses[_NOT_FOUND]} not found, {failed} failed", err=True)

@@ -78,4 +78,7 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
 def _token(path: Path | None) -> str | None:
     if path is None:
         return os.environ.get("USERPROFILE_TOKEN") or None
-    return path.read_text().strip()
+    try:
+        return path.read_text().strip()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text file") from None

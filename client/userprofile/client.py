@@ -1,19 +1,20 @@
 """The client for threads. `async_client.py` has its twin for asyncio."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from typing import Any, Self, Unpack
 
 import grpc
 
-from userprofile.batches import BATCHES_IN_FLIGHT, Batch, Outcome, check_several, collect, split
-from userprofile.calls import Call, Calls
+from userprofile.answers import Outcome, outcome_of
+from userprofile.batches import BATCHES_IN_FLIGHT, Batch, check_several, collect, split
+from userprofile.calls import Call, Calls, check_token
 from userprofile.channel import ChannelOptions, Endpoint
 from userprofile.errors import UserNotFoundError, UserProfileError, from_rpc_error, unsendable
 from userprofile.health import HEALTH_REQUEST, health_check, is_serving
 from userprofile.options import TLS, CallOptions, Metadata
-from userprofile.user import User, from_message
+from userprofile.user import User
 from userprofile.v1 import user_profile_pb2 as pb
 from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
 
@@ -71,6 +72,7 @@ class UserProfileClient:
         self.target = target
         self._token = token
         self._channel = self._open(self._endpoint.balanced)
+        self._checking: set[grpc.Channel] = set()
         self._stub = pb_grpc.UserProfileServiceStub(self._channel)
 
     def get_user(self, username: str, **options: Unpack[CallOptions]) -> User:
@@ -88,7 +90,13 @@ class UserProfileClient:
             response = self._stub.GetUser(pb.GetUserRequest(username=username), **call.arguments)
         except grpc.RpcError as error:
             raise from_rpc_error(error, call.request_id) from None
-        return from_message(response.user)
+        except ValueError:  # how gRPC says that the channel was closed a moment ago
+            self._calls.check_usable()
+            raise
+        outcome = outcome_of(response, username, call.request_id)
+        if isinstance(outcome, UserProfileError):
+            raise outcome
+        return outcome
 
     def find_user(self, username: str, **options: Unpack[CallOptions]) -> User | None:
         """Like `get_user`, but returns None where nobody has this username."""
@@ -116,7 +124,7 @@ class UserProfileClient:
 
     def iter_users(
         self, usernames: Iterable[str], **options: Unpack[CallOptions]
-    ) -> Iterator[tuple[str, User | UserProfileError]]:
+    ) -> Generator[tuple[str, User | UserProfileError], None, None]:
         """Yields each name, in order, with its user or with the error that `get_user` would have raised.
 
         For more names than fit into memory: a few hundreds are asked for ahead of what is taken, and none is lost
@@ -136,16 +144,23 @@ class UserProfileClient:
         call = self._begin(options)
         # The client's own channel never gets through to a server that isn't serving.
         with self._open(self._endpoint.unbalanced) as channel:
+            self._checking.add(channel)
             try:
-                response = health_check(channel)(HEALTH_REQUEST, **call.arguments)
+                return is_serving(health_check(channel)(HEALTH_REQUEST, **call.arguments))
             except grpc.RpcError as error:
                 raise from_rpc_error(error, call.request_id) from None
-        return is_serving(response)
+            except ValueError:
+                self._calls.check_usable()
+                raise
+            finally:
+                self._checking.discard(channel)
 
     def close(self) -> None:
         """Closes the connections; calls in progress are cancelled, later ones raise RuntimeError."""
         self._calls.closed = True
         self._channel.close()
+        for channel in list(self._checking):
+            channel.close()
 
     def __enter__(self) -> Self:
         """Returns the client itself."""
@@ -161,7 +176,11 @@ class UserProfileClient:
         return grpc.secure_channel(self._endpoint.target, self._endpoint.credentials, options)
 
     def _begin(self, options: CallOptions) -> Call:
-        token = self._token() if callable(self._token) else self._token
+        self._calls.check_usable()
+        if not callable(self._token):
+            return self._calls.begin(self._token, **options)
+        token = self._token()
+        check_token(token)
         return self._calls.begin(token, **options)
 
     def _ask_ahead(self, usernames: Iterable[str], options: CallOptions) -> "Generator[_AskedBatch]":
@@ -181,7 +200,11 @@ class UserProfileClient:
     def _ask(self, batch: Batch, options: CallOptions) -> "_AskedBatch":
         call = self._begin(options)
         request = batch.request()
-        future = None if request is None else self._stub.BatchGetUsers.future(request, **call.arguments)
+        try:
+            future = None if request is None else self._stub.BatchGetUsers.future(request, **call.arguments)
+        except ValueError:
+            self._calls.check_usable()
+            raise
         return _AskedBatch(batch, call, future)
 
 

@@ -1,6 +1,7 @@
 """What a call can raise: one tree, so that `except UserProfileError` catches all of it."""
 
-import functools
+import re
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -39,17 +40,22 @@ class UserProfileError(Exception):
         self.request_id = request_id
         """Finds the call in the server's log."""
         self.retryable = retryable
-        """Whether asking again after a pause may help. The client has done so already, as often as it was told to."""
+        """Whether asking again after a pause may help. A call was retried already; a name of a batch was not."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Makes it picklable, for process pools and task queues."""
-        keywords = {name: value for name, value in vars(self).items() if name != "message"}
-        return functools.partial(type(self), **keywords), (self.message,)
+        return _remake, (type(self), self.args, vars(self).copy())
 
     def __str__(self) -> str:
         """Returns the message with what helps to find the cause."""
         known = [self.code.name, self.reason, self.request_id and f"request id {self.request_id}"]
         return f"{self.message} ({', '.join(filter(None, known))})"
+
+
+def _remake(kind: type[UserProfileError], args: tuple[Any, ...], state: dict[str, Any]) -> UserProfileError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)  # notes (PEP 678) and what others have put there included
+    return error
 
 
 class UserNotFoundError(UserProfileError):
@@ -121,22 +127,17 @@ def from_rpc_error(error: Any, request_id: str | None) -> UserProfileError:
 def from_status(status: status_pb2.Status, request_id: str | None) -> UserProfileError:
     """Returns the error that stands for one result of a batch."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    if code is grpc.StatusCode.OK:  # an error that says it is none
+        code = grpc.StatusCode.UNKNOWN
     return _make(code, status.message or code.name, status, request_id)
 
 
 def _make(code: grpc.StatusCode, message: str, status: status_pb2.Status, request_id: str | None) -> UserProfileError:
-    reason = None
-    for detail in status.details:
-        info = error_details_pb2.ErrorInfo()
-        request = error_details_pb2.RequestInfo()
-        bad_request = error_details_pb2.BadRequest()
-        if detail.Unpack(info) and info.domain == _DOMAIN:
-            reason = info.reason
-        elif detail.Unpack(request):
-            request_id = request.request_id
-        elif detail.Unpack(bad_request):
-            problems = (f"{problem.field} {problem.description}" for problem in bad_request.field_violations)
-            message = f"{message.rstrip('.')}: {'; '.join(problems)}."
+    details = _Details(status)
+    reason = details.reason
+    request_id = details.request_id or request_id
+    if details.problems:
+        message = f"{message.rstrip('.')}: {'; '.join(details.problems)}."
     if reason is None and code is grpc.StatusCode.UNAVAILABLE:
         reason = UNREACHABLE
     error_class = _BY_REASON.get(reason or "") or _BY_CODE.get(code, UserProfileError)
@@ -145,13 +146,40 @@ def _make(code: grpc.StatusCode, message: str, status: status_pb2.Status, reques
     return error_class(message, code=code, reason=reason, request_id=request_id, retryable=retryable)
 
 
-def closed_meanwhile(request_id: str) -> UserProfileError:
+class _Details:
+    """What is known of an error beyond its code. What can't be read isn't our server's, and is passed over."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        self.reason: str | None = None
+        self.request_id: str | None = None
+        self.problems: list[str] = []
+        for detail in status.details:
+            with suppress(DecodeError):
+                self._read(detail)
+
+    def _read(self, detail: Any) -> None:
+        info = error_details_pb2.ErrorInfo()
+        request = error_details_pb2.RequestInfo()
+        bad_request = error_details_pb2.BadRequest()
+        if detail.Unpack(info) and info.domain == _DOMAIN:
+            self.reason = info.reason
+        elif detail.Unpack(request):
+            self.request_id = request.request_id
+        elif detail.Unpack(bad_request):
+            # Where in a batch a name stood says nothing to a caller, whose names were many batches.
+            fields = ((re.sub(r"s\[\d+\]$", "", problem.field), problem) for problem in bad_request.field_violations)
+            self.problems += (f"{field} {problem.description}" for field, problem in fields)
+
+
+def closed_meanwhile(request_id: str | None) -> UserProfileError:
     """Returns the error of a call that was in progress when its client was closed."""
     return UserProfileError("The client was closed.", code=grpc.StatusCode.CANCELLED, request_id=request_id)
 
 
 def unsendable(username: str) -> InvalidUsernameError | None:
     """Returns the error of a name that can't even be put into a request, None of any other: the server judges those."""
+    if not isinstance(username, str):
+        raise TypeError(f"a username is a string, not {type(username).__name__}")
     try:
         size = len(username.encode())
     except UnicodeEncodeError:  # a lone surrogate

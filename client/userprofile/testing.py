@@ -106,11 +106,20 @@ class FakeUserProfileServer:
             self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
 
     def start(self) -> str:
-        """Listens on a free port of the loopback interface, and returns the target."""
-        self._server = grpc.server(ThreadPoolExecutor(8, thread_name_prefix="fake userprofile"))
+        """Listens on a free port of the loopback interface, or again on that of before, and returns the target."""
+        self._stopping = threading.Event()
+        self._health = health.HealthServicer()
+        self._server = grpc.server(
+            ThreadPoolExecutor(64, thread_name_prefix="fake userprofile"),
+            options=[
+                # The pings that clients send, as the real server allows them.
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
         pb_grpc.add_UserProfileServiceServicer_to_server(_Servicer(self), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self.target = f"127.0.0.1:{self._server.add_insecure_port(self.target or '127.0.0.1:0')}"
         self.set_serving(True)
         self._server.start()
         return self.target
@@ -135,9 +144,7 @@ class FakeUserProfileServer:
         """Returns the user, or the reason why there is none."""
         for named in (username, None):
             if named in self._failures:
-                failure = self._failures[named]
-                self._stopping.wait(failure.after)
-                return failure.reason
+                return self._failures[named].reason
         size = len(username.encode())
         if not 0 < size <= _MAX_USERNAME_BYTES or _INVALID.search(username):
             return "INVALID_USERNAME"
@@ -145,8 +152,11 @@ class FakeUserProfileServer:
 
     def _arrived(self, method: str, usernames: Iterable[str], context: grpc.ServicerContext) -> None:
         metadata: dict[str, Any] = dict(context.invocation_metadata())
-        self.requests.append(Request(method, tuple(usernames), metadata, context.time_remaining()))
-        self._stopping.wait(self.delay)
+        request = Request(method, tuple(usernames), metadata, context.time_remaining())
+        self.requests.append(request)
+        failures = [self._failures[name] for name in (*request.usernames, None) if name in self._failures]
+        # All names of a batch are waited for at once.
+        self._stopping.wait(self.delay + max((failure.after for failure in failures), default=0.0))
 
 
 class _Servicer(pb_grpc.UserProfileServiceServicer):

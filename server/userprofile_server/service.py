@@ -16,6 +16,13 @@ from userprofile_server.users import get_user, get_users
 DEADLINE_MARGIN = 0.005
 """Seconds kept back from the caller's remaining time, for the answer's way to the caller."""
 
+BATCH_DEADLINE_MARGIN = 0.1
+"""The same for a batch, or a tenth of the remaining time if that is less.
+
+Where one node doesn't answer, the store waits as long as it may. What the others have answered, up to a hundred users
+and errors, is then still to be read and sent, and would all be lost with the deadline.
+"""
+
 
 class UserProfileService(pb_grpc.UserProfileServiceServicer):
     """Answers the calls of `userprofile.v1.UserProfileService`. Raises the domain's errors."""
@@ -27,7 +34,7 @@ class UserProfileService(pb_grpc.UserProfileServiceServicer):
 
     def GetUser(self, request: pb.GetUserRequest, context: grpc.ServicerContext) -> pb.GetUserResponse:
         """Returns one user, within the caller's deadline and the configured timeout, whichever is shorter."""
-        timeout = self._timeout(context)
+        timeout = self._timeout(context.time_remaining(), DEADLINE_MARGIN)
         try:
             user = get_user(self._current_store(), request.username, timeout=timeout)
         except StoreTimeoutError as error:
@@ -37,8 +44,10 @@ class UserProfileService(pb_grpc.UserProfileServiceServicer):
     def BatchGetUsers(
         self, request: pb.BatchGetUsersRequest, context: grpc.ServicerContext
     ) -> pb.BatchGetUsersResponse:
-        """Returns what became of each name, within the same time as GetUser."""
-        timeout = self._timeout(context)
+        """Returns what became of each name, within the same time, less what a hundred answers take."""
+        remaining = context.time_remaining()
+        margin = BATCH_DEADLINE_MARGIN if remaining is None else min(BATCH_DEADLINE_MARGIN, remaining / 10)
+        timeout = self._timeout(remaining, max(margin, DEADLINE_MARGIN))
         try:
             outcomes = get_users(self._current_store(), request.usernames, timeout=timeout)
         except StoreTimeoutError as error:
@@ -47,11 +56,10 @@ class UserProfileService(pb_grpc.UserProfileServiceServicer):
             results=[self._to_result(outcome, number, timeout) for number, outcome in enumerate(outcomes)]
         )
 
-    def _timeout(self, context: grpc.ServicerContext) -> float:
-        remaining = context.time_remaining()
+    def _timeout(self, remaining: float | None, margin: float) -> float:
         if remaining is None:
             return self._store_timeout
-        timeout = min(self._store_timeout, remaining - DEADLINE_MARGIN)
+        timeout = min(self._store_timeout, remaining - margin)
         if timeout <= 0:
             raise DeadlineExceededError
         return timeout

@@ -30,6 +30,9 @@ class StoreSettings(BaseModel):
             " couchbase://host1,host2/bucket?scope=…&collection=… (couchbases:// with TLS)."
         ),
     )
+    store_timeout: Seconds = Field(
+        2.0, description="Seconds that one read may wait for the store; the caller's deadline can make it less."
+    )
     couchbase_username: str | None = Field(None, description="The user to connect as.")
     couchbase_password: SecretStr | None = Field(
         None, description="The user's password.", json_schema_extra=ENVIRONMENT_ONLY
@@ -80,9 +83,6 @@ class ServeSettings(StoreSettings):
     share_handle: bool = Field(
         False,
         description="One store handle for all workers: fewer sockets, and about a tenth more CPU per call.",
-    )
-    store_timeout: Seconds = Field(
-        2.0, description="Seconds that one call may wait for the store; the caller's deadline can make it less."
     )
     unready_after: float = Field(
         10.0,

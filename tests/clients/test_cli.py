@@ -60,7 +60,10 @@ class TestBatch:
             assert isinstance(error, dict)
             assert (error["code"], error["reason"]) == ("INVALID_ARGUMENT", "INVALID_USERNAME")
             assert "username" in error["message"]
-        assert corrupt["error"] == {
+        error = corrupt["error"]
+        assert isinstance(error, dict)
+        assert len(error.pop("request_id")) == 32
+        assert error == {
             "code": "DATA_LOSS", "reason": "CORRUPT_DOCUMENT", "message": "The fake server says CORRUPT_DOCUMENT.",
         }  # fmt: skip
         assert nobody == {"username": "nobody", "user": None}

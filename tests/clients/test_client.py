@@ -1,10 +1,12 @@
 """What both Python clients do, beyond the table of test_behaviour.py."""
 
+import copy
 import dataclasses
 import pickle
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -77,6 +79,17 @@ class TestErrors:
         assert copied.users == caught_batch.value.users
         assert copied.errors.keys() == {""}
 
+    def test_keep_what_others_have_put_on_them(self, client: Any) -> None:
+        with raises(userprofile.BatchError) as caught:
+            client.get_users(["johndoe", ""])
+        error = caught.value
+        error.add_note("while greeting")
+        error.errors[""].add_note("the first")
+        error.trace = "4bf9"
+        for again in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+            assert (again.__notes__, again.trace) == (["while greeting"], "4bf9")
+            assert again.errors[""].__notes__ == ["the first"]
+
     @pytest.mark.parametrize(
         ("reason", "expected", "retryable"),
         [
@@ -131,6 +144,11 @@ class TestNames:
     def test_a_hundred_of_the_longest_fit_into_a_request(self, client: Any) -> None:
         names = [f"{number:03}" + "x" * 597 for number in range(100)]
         assert {type(error) for _, error in client.iter_users(names)} == {userprofile.InvalidUsernameError}
+
+    def test_are_strings(self, client: Any) -> None:
+        for ask in (lambda: client.get_user(None), lambda: client.get_users([5]), lambda: client.find_user(b"johndoe")):
+            with raises(TypeError, match="a username is a string"):
+                ask()
 
     def test_a_lone_name_is_not_taken_for_a_list_of_letters(self, client: Any) -> None:
         with raises(TypeError, match="put a single one into a list"):
@@ -224,6 +242,19 @@ class TestTime:
         with raises(userprofile.ServiceUnavailableError):
             waiting.get_user("johndoe", wait_for_ready=False)
 
+    @pytest.mark.parametrize("timeout", [float("inf"), float("nan"), 1e18])
+    def test_a_timeout_has_to_be_one(self, make_client: MakeClient, timeout: float) -> None:
+        with raises(ValueError, match="at most a day"):
+            make_client(timeout=timeout)
+        with raises(ValueError, match="at most a day"):
+            make_client().get_user("johndoe", timeout=timeout)
+        with raises(ValueError, match="above zero"):
+            make_client(timeout=0)
+
+    def test_a_call_whose_time_is_over_fails_so(self, client: Any) -> None:
+        with raises(userprofile.DeadlineExceededError):
+            client.get_user("johndoe", timeout=-0.5)
+
     def test_every_call_has_a_deadline(self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer) -> None:
         client = make_client(fake_userprofile.target)
         client.find_user("johndoe")
@@ -310,6 +341,15 @@ class TestContext:
         assert third.time_remaining is not None
         assert third.time_remaining <= 1.5
 
+    def test_what_was_given_for_the_call_wins(
+        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
+    ) -> None:
+        context = self.Serving(None, ("traceparent", "theirs"), ("tracestate", "a=1"), ("tracestate", "b=2"))
+        seen = make_client(fake_userprofile.target)
+        seen.find_user("johndoe", context=context, metadata=[("traceparent", "mine")])
+        (request,) = fake_userprofile.requests
+        assert (request.metadata["traceparent"], request.metadata["tracestate"]) == ("mine", "a=1,b=2")
+
     def test_without_a_deadline_or_with_a_nonsensical_id_it_limits_nothing(
         self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
     ) -> None:
@@ -345,27 +385,64 @@ class TestTheEnd:
     def test_a_client_that_was_never_used_closes(self, make_client: MakeClient) -> None:
         make_client().close()
 
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda client: client.get_user("johndoe"),
+            lambda client: client.get_users(["johndoe"]),
+            lambda client: list(client.iter_users(["johndoe"])),
+        ],
+        ids=["get_user", "get_users", "iter_users"],
+    )
     def test_calls_in_progress_are_cancelled_and_their_callers_are_not(
-        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
+        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer, ask: Callable[[Any], Any]
     ) -> None:
         fake_userprofile.delay = 30
         client = make_client(fake_userprofile.target, timeout=60)
-        ended: list[BaseException] = []
-
-        def ask() -> None:
+        with ThreadPoolExecutor(1) as caller:
+            call = caller.submit(ask, client)
+            eventually(lambda: fake_userprofile.requests, "the call has arrived")
+            client.close()
             try:
-                client.get_user("johndoe")
-            except BaseException as error:
-                ended.append(error)
-
-        caller = threading.Thread(target=ask)
-        caller.start()
-        eventually(lambda: fake_userprofile.requests, "the call has arrived")
-        client.close()
-        caller.join(timeout=20)
-        (error,) = ended
-        assert isinstance(error, UserProfileError)
+                ((_, error),) = call.result(timeout=20)  # of iter_users, which raises nothing
+            except UserProfileError as raised:
+                error = raised
         assert error.code is grpc.StatusCode.CANCELLED
+
+    def test_ends_a_health_check_too(self, make_client: MakeClient, silent_target: str) -> None:
+        client = make_client(silent_target, timeout=60)
+        with ThreadPoolExecutor(1) as caller:
+            check = caller.submit(client.check_health)
+            eventually(lambda: getattr(client, "client", client)._checking, "the check has begun")
+            client.close()
+            assert isinstance(check.exception(timeout=20), UserProfileError | RuntimeError)
+
+    def test_threads_that_still_call_hear_of_it_and_of_nothing_else(
+        self, address: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Watched channels tell of their end in another way.
+        monkeypatch.setattr(grpc, "insecure_channel", grpc.insecure_channel.__wrapped__)  # type: ignore[attr-defined]
+        for _ in range(10):
+            client = userprofile.UserProfileClient(address)
+            ends: list[BaseException] = []
+
+            def ask(client: Any = client, ends: list[BaseException] = ends) -> None:
+                try:
+                    while True:
+                        client.get_user("johndoe")
+                        client.get_users(["johndoe"])
+                except BaseException as end:
+                    ends.append(end)
+
+            callers = [threading.Thread(target=ask) for _ in range(8)]
+            for caller in callers:
+                caller.start()
+            client.close()
+            for caller in callers:
+                caller.join(timeout=20)
+            assert len(ends) == 8
+            for error in ends:
+                assert isinstance(error, UserProfileError | RuntimeError), repr(error)
 
     @pytest.mark.parametrize("kind", ["sync", "async"])
     def test_a_child_process_is_told_to_make_its_own(self, address: str, kind: str) -> None:

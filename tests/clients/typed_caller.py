@@ -1,0 +1,41 @@
+"""What a caller writes, for the type checker alone: `make types` holds that it needs no ignore."""
+
+from contextlib import aclosing, closing
+
+import grpc
+import grpc.aio
+
+from userprofile import TLS, AsyncUserProfileClient, CallOptions, User, UserProfileClient, UserProfileError
+
+
+def full_name(client: UserProfileClient, context: grpc.ServicerContext) -> str | None:
+    options: CallOptions = {"timeout": 1.5, "request_id": "mine", "metadata": [("x-tenant", "acme")]}
+    user: User | None = client.find_user("johndoe", context=context, **options)
+    return user.full_name if user is not None else None
+
+
+def first_failure(client: UserProfileClient, names: list[str]) -> str | None:
+    with closing(client.iter_users(names)) as outcomes:
+        for username, outcome in outcomes:
+            match outcome:
+                case User(email=str(email)):
+                    print(email)
+                case UserProfileError(retryable=False, reason=reason):
+                    return f"{username}: {reason}"
+    return None
+
+
+async def both(client: AsyncUserProfileClient, context: "grpc.aio.ServicerContext[bytes, bytes]") -> dict[str, User]:
+    async with aclosing(client.iter_users(["johndoe"], context=context)) as outcomes:
+        async for _, outcome in outcomes:
+            assert isinstance(outcome, User)
+    return await client.get_users(["johndoe", "alice"], wait_for_ready=True)
+
+
+async def token() -> str:
+    return "a-token"
+
+
+def make() -> tuple[UserProfileClient, AsyncUserProfileClient]:
+    tls = TLS(ca="ca.pem")
+    return UserProfileClient("users:443", tls=tls, token=lambda: "t"), AsyncUserProfileClient(tls=tls, token=token)

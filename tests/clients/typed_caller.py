@@ -10,8 +10,8 @@ from userprofile import TLS, AsyncUserProfileClient, CallOptions, User, UserProf
 
 def full_name(client: UserProfileClient, context: grpc.ServicerContext) -> str | None:
     options: CallOptions = {"timeout": 1.5, "request_id": "mine", "metadata": [("x-tenant", "acme")]}
-    user: User | None = client.find_user("johndoe", context=context, **options)
-    return user.full_name if user is not None else None
+    user: User | None = client.find_user("johndoe", **options)
+    return user.full_name if user is not None else client.get_user("alice", context=context).full_name
 
 
 def first_failure(client: UserProfileClient, names: list[str]) -> str | None:

@@ -76,7 +76,7 @@ def peers(rounds: int, seconds: float, quick: bool) -> None:
             batches = dict.fromkeys(ours, dataclasses.replace(load, batch=size, usernames=names))
             sections[f"BatchGetUsers of {size}"] = interleaved(ours, batches, rounds)
         if not quick:
-            extra["client"] = client_ratios(next(iter(servers.values())).address, rounds)
+            extra["Python client"] = client_ratios(servers[OURS_SQLITE].address, rounds)
     if not quick:
         extra["seconds to listen"] = start_up([EMPTY, OURS_SQLITE, OURS_COUCHBASE], rounds)
     for title, found in sections.items():

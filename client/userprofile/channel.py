@@ -23,7 +23,10 @@ MAX_RETRIES = 4
 KEEPALIVE_SECONDS = 30
 """Between two pings on a quiet connection. Servers of ours allow one every 20 seconds."""
 
-_MAX_RESPONSE_BYTES = 64 * 1024 * 1024  # a hundred profiles, whatever somebody has put into their names
+_MAX_RESPONSE_BYTES = 64 * 1024 * 1024  # a hundred profiles of 600 KB; gRPC's own limit is 4 MiB
+
+_DNS_AUTHORITY = re.compile(r"^//[^/]*/")
+_ADDRESS = re.compile(r"(\[(?P<bracketed>[0-9a-fA-F:.]+)\]|(?P<name>[0-9a-zA-Z.-]+))(:\d+)?|(?P<ipv6>[0-9a-fA-F:.]+)")
 
 
 class Endpoint:
@@ -120,10 +123,6 @@ def _is_loopback(target: str) -> bool:
     if scheme in ("ipv4", "ipv6"):
         return all(_is_loopback_host(address) for address in rest.split(","))
     return _is_loopback_host(_DNS_AUTHORITY.sub("", rest) if scheme == "dns" else target)
-
-
-_DNS_AUTHORITY = re.compile(r"^//[^/]*/")
-_ADDRESS = re.compile(r"(\[(?P<bracketed>[0-9a-fA-F:.]+)\]|(?P<name>[0-9a-zA-Z.-]+))(:\d+)?|(?P<ipv6>[0-9a-fA-F:.]+)")
 
 
 def _is_loopback_host(address: str) -> bool:

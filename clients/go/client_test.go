@@ -3,6 +3,9 @@ package userprofile_test
 import (
 	"context"
 	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,6 +62,73 @@ func TestRetries(t *testing.T) {
 				t.Errorf("%d attempts, want %d", n, test.attempts)
 			}
 		})
+	}
+}
+
+func TestRetriesMakeUpForALostServerButNotForAnOutage(t *testing.T) {
+	server := startFakeServer(t)
+	var failing atomic.Int64 // attempts from here on
+	server.fail = func(context.Context, int) error {
+		if failing.Add(-1) >= 0 {
+			return status.Error(codes.Unavailable, "not now")
+		}
+		return nil
+	}
+	client := newClient(t, server.address, userprofile.Config{})
+	calls := func(n int) (failed int64) {
+		var count atomic.Int64
+		var all sync.WaitGroup
+		for range n {
+			all.Go(func() {
+				if getUser(t, client) != nil {
+					count.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		return count.Load()
+	}
+
+	failing.Store(100)
+	if n := calls(200); n != 0 {
+		t.Errorf("%d calls failed that another attempt would have saved", n)
+	}
+	failing.Store(1_000_000)
+	calls(400)
+	before := len(server.attempts())
+	calls(1)
+	if n := len(server.attempts()) - before; n != 1 {
+		t.Errorf("%d attempts while everything fails, want 1", n)
+	}
+}
+
+func TestAServiceConfigFromTheResolverIsIgnored(t *testing.T) {
+	server := startFakeServer(t)
+	server.fail = func(_ context.Context, attempt int) error {
+		if attempt < 4 {
+			return status.Error(codes.Unavailable, "not now")
+		}
+		return nil
+	}
+	addresses := manual.NewBuilderWithScheme("test")
+	addresses.BuildCallback = func(_ resolver.Target, conn resolver.ClientConn, _ resolver.BuildOptions) {
+		addresses.InitialState(resolver.State{
+			Addresses:     []resolver.Address{{Addr: server.address}},
+			ServiceConfig: conn.ParseServiceConfig(`{}`),
+		})
+	}
+	client := newClient(t, "test:///one", userprofile.Config{DialOptions: []grpc.DialOption{grpc.WithResolvers(addresses)}})
+	if err := getUser(t, client); err != nil {
+		t.Errorf("got %v: there were no retries", err)
+	}
+}
+
+func TestLargeResponses(t *testing.T) {
+	server := startFakeServer(t)
+	name := strings.Repeat("x", 32*1024*1024)
+	server.user = &userprofilev1.GetUserResponse{User: &userprofile.User{Username: "johndoe", FullName: &name}}
+	if err := getUser(t, newClient(t, server.address, userprofile.Config{})); err != nil {
+		t.Error(err)
 	}
 }
 

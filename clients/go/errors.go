@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -16,6 +16,16 @@ import (
 // nobody has.
 var ErrUserNotFound = errors.New("userprofile: there is no such user")
 
+// Unreachable is the client's own reason for UNAVAILABLE: no server gave an
+// answer.
+const Unreachable = "SERVICE_UNREACHABLE"
+
+const domain = "userprofile"
+
+// notUnderstood is the answer of a later version, or of a server that isn't
+// ours. Another user's profile must never pass for the one that was asked for.
+var notUnderstood = status.New(codes.Unknown, "The server's answer is one that this client doesn't understand.")
+
 // Error is what the service answered instead of a user, or gRPC on the way to
 // it.
 type Error struct {
@@ -23,10 +33,11 @@ type Error struct {
 	Code codes.Code
 	// Message is a sentence for a person; programs look at Code and Reason.
 	Message string
-	// Reason is the service's own, for example "USER_NOT_FOUND"; empty if
-	// gRPC answered.
+	// Reason is the service's own, for example "USER_NOT_FOUND", or
+	// [Unreachable]; empty if something else answered.
 	Reason string
-	// RequestID finds the call in the server's log; empty if gRPC answered.
+	// RequestID finds the call in the server's log, for the results of a batch
+	// that of the whole batch; empty if something else answered.
 	RequestID string
 	// Violations name the fields of the request that are to blame.
 	Violations []*errdetails.BadRequest_FieldViolation
@@ -62,12 +73,23 @@ func (e *Error) GRPCStatus() *status.Status {
 	return e.status
 }
 
-func newError(s *status.Status) *Error {
+// newError takes the request id from the trailer where no detail has it, as in
+// the results of a batch.
+func newError(s *status.Status, trailer metadata.MD) *Error {
+	if s.Code() == codes.OK || s.Code() > codes.Unauthenticated {
+		// An error that says that it is none, or one that nobody knows.
+		p := s.Proto()
+		p.Code = int32(codes.Unknown)
+		s = status.FromProto(p)
+	}
 	e := &Error{Code: s.Code(), Message: s.Message(), status: s}
+	if ids := trailer.Get("x-request-id"); len(ids) > 0 {
+		e.RequestID = ids[0]
+	}
 	for _, detail := range s.Details() {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
-			if detail.GetDomain() == "userprofile" {
+			if detail.GetDomain() == domain {
 				e.Reason = detail.GetReason()
 			}
 		case *errdetails.RequestInfo:
@@ -76,18 +98,26 @@ func newError(s *status.Status) *Error {
 			e.Violations = detail.GetFieldViolations()
 		}
 	}
+	if e.Reason == "" && e.Code == codes.Unavailable {
+		e.Reason = Unreachable
+	}
 	return e
 }
 
-// newResultError takes the request id from the trailer, because it is that of
-// the whole batch and no result repeats it.
-func newResultError(s *statuspb.Status, trailer metadata.MD) *Error {
-	if s == nil {
-		s = &statuspb.Status{Code: int32(codes.Unknown), Message: "The service answered in a way that this client is too old for."}
+// checkUnicode returns the service's error for a name that can't be put into a
+// request.
+func checkUnicode(username, field string) error {
+	if utf8.ValidString(username) {
+		return nil
 	}
-	e := newError(status.FromProto(s))
-	if ids := trailer.Get("x-request-id"); len(ids) > 0 {
-		e.RequestID = ids[0]
+	s, err := status.New(codes.InvalidArgument, "The username is not valid.").WithDetails(
+		&errdetails.ErrorInfo{Domain: domain, Reason: "INVALID_USERNAME"},
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+			{Field: field, Description: "must be valid Unicode"},
+		}},
+	)
+	if err != nil {
+		return err
 	}
-	return e
+	return newError(s, nil)
 }

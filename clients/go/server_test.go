@@ -23,13 +23,23 @@ type fakeServer struct {
 	address string
 	health  *health.Server
 	fail    func(ctx context.Context, attempt int) error
+	user    *userprofilev1.GetUserResponse       // instead of whoever is asked for
+	batch   *userprofilev1.BatchGetUsersResponse // likewise
 
 	mutex    sync.Mutex
 	metadata []metadata.MD // of each attempt
 }
 
 func (s *fakeServer) GetUser(_ context.Context, request *userprofilev1.GetUserRequest) (*userprofilev1.GetUserResponse, error) {
+	if s.user != nil {
+		return s.user, nil
+	}
 	return &userprofilev1.GetUserResponse{User: &userprofile.User{Username: request.GetUsername()}}, nil
+}
+
+func (s *fakeServer) BatchGetUsers(ctx context.Context, _ *userprofilev1.BatchGetUsersRequest) (*userprofilev1.BatchGetUsersResponse, error) {
+	grpc.SetTrailer(ctx, metadata.Pairs("x-request-id", "the batch"))
+	return s.batch, nil
 }
 
 func (s *fakeServer) intercept(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {

@@ -6,7 +6,13 @@ import {
   status,
 } from "@grpc/grpc-js";
 import { type ConnectionOptions, prepareConnection } from "./connection.js";
-import { fromServiceError, fromStatus, UserProfileError } from "./errors.js";
+import {
+  fromServiceError,
+  fromStatus,
+  notUnderstood,
+  requestIdOf,
+  UserProfileError,
+} from "./errors.js";
 import {
   type User,
   UserProfileServiceClient,
@@ -68,12 +74,12 @@ export class UserProfileClient {
    */
   async getUser(username: string, options: CallTimeout = {}): Promise<User> {
     checkUnicode(username, "username");
-    const { user } = await this.#call(
+    const [{ user }, requestId] = await this.#call(
       this.#stub.getUser,
       { username },
       options,
     );
-    if (!user) throw noOutcome();
+    if (user?.username !== username) throw notUnderstood(requestId);
     return user;
   }
 
@@ -95,7 +101,8 @@ export class UserProfileClient {
   /**
    * Returns a result for each of up to 100 names, in their order.
    *
-   * @throws UserProfileError if nothing could be asked.
+   * @throws UserProfileError if nothing could be asked, or there is no telling
+   * which answer is whose.
    */
   async batchGetUsers(
     usernames: readonly string[],
@@ -104,20 +111,21 @@ export class UserProfileClient {
     for (const [i, username] of usernames.entries()) {
       checkUnicode(username, `usernames[${i}]`);
     }
-    const { results } = await this.#call(
+    const [{ results }, requestId] = await this.#call(
       this.#stub.batchGetUsers,
       { usernames: [...usernames] },
       options,
     );
-    return results.map(({ outcome }) => {
-      switch (outcome?.$case) {
-        case "user":
-          return { user: outcome.value };
-        case "error":
-          return { error: fromStatus(outcome.value) };
-        default:
-          return { error: noOutcome() };
+    if (results.length !== usernames.length) throw notUnderstood(requestId);
+    return results.map(({ outcome }, i) => {
+      if (outcome?.$case === "error") {
+        return { error: fromStatus(outcome.value, requestId) };
       }
+      const user = outcome?.value;
+      if (!user || user.username !== usernames[i]) {
+        return { error: notUnderstood(requestId) };
+      }
+      return { user };
     });
   }
 
@@ -126,20 +134,29 @@ export class UserProfileClient {
     this.#stub.close();
   }
 
+  /** Returns the response, and the request id. */
   async #call<Request, Response>(
     method: UnaryMethod<Request, Response>,
     request: Request,
     { timeoutMs = this.#timeoutMs }: CallTimeout,
-  ): Promise<Response> {
+  ): Promise<[Response, string | undefined]> {
     const deadline = Date.now() + checked(timeoutMs);
     try {
       return await new Promise((resolve, reject) => {
-        method.call(
+        let answer: Response;
+        const call = method.call(
           this.#stub,
           request,
           this.#metadata,
           { deadline },
-          (error, response) => (error ? reject(error) : resolve(response)),
+          (error, response) => {
+            if (error) reject(error);
+            else answer = response;
+          },
+        );
+        // The trailing metadata has the request id, and comes last.
+        call.on("status", ({ metadata }) =>
+          resolve([answer, requestIdOf(metadata)]),
         );
       });
     } catch (error) {
@@ -172,21 +189,14 @@ function checked(timeoutMs: number): number {
 /** A lone surrogate would be sent as U+FFFD, in the name of somebody else. */
 function checkUnicode(username: string, field: string): void {
   if (!username.isWellFormed()) {
-    const description = "must be well-formed Unicode";
+    const description = "must be valid Unicode";
     throw new UserProfileError(
       status.INVALID_ARGUMENT,
-      `${field} ${description}`,
+      "The username is not valid.",
       {
         reason: "INVALID_USERNAME",
         fieldViolations: [{ field, description }],
       },
     );
   }
-}
-
-function noOutcome(): UserProfileError {
-  return new UserProfileError(
-    status.INTERNAL,
-    "The answer has neither a user nor an error",
-  );
 }

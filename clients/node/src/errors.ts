@@ -1,4 +1,4 @@
-import type { ServiceError, status } from "@grpc/grpc-js";
+import { type Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import type { Any } from "./gen/google/protobuf/any.js";
 import {
   BadRequest,
@@ -12,11 +12,14 @@ const DOMAIN = "userprofile";
 
 /** What the service tells about an error beyond its code and its message. */
 export interface ErrorDetails {
-  /** Like `USER_NOT_FOUND`; undefined where gRPC itself answered. */
+  /**
+   * Like `USER_NOT_FOUND`; `SERVICE_UNREACHABLE` is the client's own, where no
+   * server gave an answer. Undefined where something else answered.
+   */
   reason?: string | undefined;
   /**
-   * Finds the call in the server's log; undefined where the service didn't
-   * answer, and in the results of a batch.
+   * Finds the call in the server's log; for the results of a batch that of the
+   * whole batch. Undefined where the service didn't answer.
    */
   requestId?: string | undefined;
   /** The fields of the request that are not valid, and why. */
@@ -56,20 +59,46 @@ export function fromServiceError(cause: ServiceError): UserProfileError {
   const details = readDetails(() =>
     trailer ? Status.decode(trailer as Buffer).details : [],
   );
-  return new UserProfileError(cause.code, cause.details, details, { cause });
+  const requestId = requestIdOf(cause.metadata);
+  return make(cause.code, cause.details, { requestId, ...details }, { cause });
 }
 
 /** Returns the error that stands for one result of a batch. */
-export function fromStatus({
-  code,
-  message,
-  details,
-}: Status): UserProfileError {
-  return new UserProfileError(
-    code,
-    message,
-    readDetails(() => details),
+export function fromStatus(
+  { code, message, details }: Status,
+  requestId: string | undefined,
+): UserProfileError {
+  const found = readDetails(() => details);
+  return make(code, message, { requestId, ...found });
+}
+
+/**
+ * Returns the error of an answer of a later version, or of a server that isn't
+ * ours. Another user's profile must never pass for the one that was asked for.
+ */
+export function notUnderstood(requestId: string | undefined): UserProfileError {
+  return make(
+    status.UNKNOWN,
+    "The server's answer is one that this client doesn't understand.",
+    { requestId },
   );
+}
+
+/** Returns the id that the server has given to a call. */
+export function requestIdOf(trailer: Metadata): string | undefined {
+  return trailer.get("x-request-id")[0]?.toString();
+}
+
+function make(
+  code: number,
+  message: string,
+  details: ErrorDetails,
+  options?: ErrorOptions,
+): UserProfileError {
+  // An error that says that it is none, or one that nobody knows.
+  if (code === status.OK || !(code in status)) code = status.UNKNOWN;
+  if (code === status.UNAVAILABLE) details.reason ??= "SERVICE_UNREACHABLE";
+  return new UserProfileError(code, message, details, options);
 }
 
 function readDetails(unpack: () => Any[]): ErrorDetails {

@@ -56,6 +56,20 @@ describe("retries", () => {
     assert.equal(calls.length, 1);
   });
 
+  test("they make up for a lost server, but not for an outage", async (t) => {
+    const failures = unavailable(100);
+    const { client, calls } = await connect(t, failures);
+    const callTimes = (times: number) =>
+      Array.from({ length: times }, () => client.getUser("johndoe"));
+    await Promise.all(callTimes(200));
+
+    failures.push(...unavailable(10_000));
+    await Promise.allSettled(callTimes(400));
+    calls.length = 0;
+    await assert.rejects(client.getUser("johndoe"));
+    assert.equal(calls.length, 1);
+  });
+
   test("no other code is retried", async (t) => {
     const { client, calls } = await connect(t, [{ code: status.INTERNAL }]);
     await assert.rejects(client.getUser("johndoe"), { code: status.INTERNAL });
@@ -113,7 +127,7 @@ describe("bad arguments", () => {
     await assert.rejects(client.batchGetUsers(["johndoe", "\ud800"]), {
       ...expected,
       fieldViolations: [
-        { field: "usernames[1]", description: "must be well-formed Unicode" },
+        { field: "usernames[1]", description: "must be valid Unicode" },
       ],
     });
     assert.deepEqual(calls, []);

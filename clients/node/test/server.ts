@@ -9,6 +9,7 @@ import {
 import { ErrorInfo } from "../src/gen/google/rpc/error_details.js";
 import { Status } from "../src/gen/google/rpc/status.js";
 import {
+  type BatchGetUsersResponse,
   type GetUserRequest,
   type GetUserResponse,
   UserProfileServiceService,
@@ -22,11 +23,16 @@ export interface Failure {
   trailers?: Record<string, string | Buffer>;
 }
 
-/** Serves GetUser until the test is over; returns the port on 127.0.0.1. */
+/**
+ * Serves until the test is over; returns the port on 127.0.0.1. GetUser answers
+ * with what is returned, BatchGetUsers always with `batch`.
+ */
 export async function serve(
   t: TestContext,
-  getUser: (call: GetUserCall) => Failure | undefined = () => undefined,
+  getUser: (call: GetUserCall) => Failure | GetUserResponse | undefined = () =>
+    undefined,
   credentials = ServerCredentials.createInsecure(),
+  batch: BatchGetUsersResponse = { results: [] },
 ): Promise<number> {
   const server = new Server();
   t.after(() => server.forceShutdown());
@@ -35,13 +41,26 @@ export async function serve(
       call: GetUserCall,
       callback: (error: object | null, value?: GetUserResponse) => void,
     ) {
-      const failure = getUser(call);
-      if (!failure)
-        return callback(null, { user: { username: call.request.username } });
+      const answer = getUser(call) ?? {
+        user: { username: call.request.username },
+      };
+      if (!("code" in answer)) return callback(null, answer);
       const metadata = new Metadata();
-      for (const [name, value] of Object.entries(failure.trailers ?? {}))
+      for (const [name, value] of Object.entries(answer.trailers ?? {}))
         metadata.set(name, value);
-      callback({ code: failure.code, details: "as the test wants", metadata });
+      callback({ code: answer.code, details: "as the test wants", metadata });
+    },
+    batchGetUsers(
+      _call: unknown,
+      callback: (
+        error: null,
+        value: BatchGetUsersResponse,
+        trailer: Metadata,
+      ) => void,
+    ) {
+      const trailer = new Metadata();
+      trailer.set("x-request-id", "the batch");
+      callback(null, batch, trailer);
     },
   });
   return new Promise((resolve, reject) => {

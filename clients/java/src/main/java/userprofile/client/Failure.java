@@ -6,9 +6,11 @@ import com.google.protobuf.Message;
 import com.google.rpc.BadRequest;
 import com.google.rpc.ErrorInfo;
 import com.google.rpc.RequestInfo;
+import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
+import java.io.Serializable;
 import java.util.List;
 import java.util.Optional;
 
@@ -17,11 +19,11 @@ import java.util.Optional;
  *
  * @param code the gRPC status code
  * @param message a sentence for a person; programs look at the code and the reason
- * @param reason the service's reason, for example {@code USER_NOT_FOUND}; empty if something else
- *     answered in its place
+ * @param reason the service's reason, for example {@code USER_NOT_FOUND}, or {@link #UNREACHABLE};
+ *     empty if something else answered in its place
  * @param violations the fields of the request that are to blame, if any
- * @param requestId finds the call in the server's log; empty for one name of a batch, and if the
- *     service did not answer
+ * @param requestId finds the call in the server's log, for one name of a batch the whole batch;
+ *     empty if the service did not answer
  */
 public record Failure(
     Status.Code code,
@@ -29,7 +31,13 @@ public record Failure(
     Optional<String> reason,
     List<Violation> violations,
     Optional<String> requestId)
-    implements UserResult {
+    implements UserResult, Serializable {
+
+  /** The client's own reason for UNAVAILABLE: no server gave an answer. */
+  public static final String UNREACHABLE = "SERVICE_UNREACHABLE";
+
+  private static final Metadata.Key<String> REQUEST_ID =
+      Metadata.Key.of("x-request-id", Metadata.ASCII_STRING_MARSHALLER);
 
   private static final String DOMAIN = "userprofile";
 
@@ -39,7 +47,7 @@ public record Failure(
    * @param field the path of the field, for example {@code usernames[3]}
    * @param description what is wrong with it, for a person
    */
-  public record Violation(String field, String description) {}
+  public record Violation(String field, String description) implements Serializable {}
 
   /**
    * Tells whether the service says that nobody has the name. A NOT_FOUND of something else on the
@@ -52,30 +60,66 @@ public record Failure(
   }
 
   static Failure from(StatusRuntimeException error) {
+    Metadata trailers = error.getTrailers();
     try {
-      return from(StatusProto.fromThrowable(error));
+      return from(StatusProto.fromThrowable(error), trailers);
     } catch (IllegalArgumentException malformedOrContradictingDetails) {
       // Not our server's, and no reason to lose the status itself.
-      return from(StatusProto.fromStatusAndTrailers(error.getStatus(), null));
+      return from(StatusProto.fromStatusAndTrailers(error.getStatus(), null), trailers);
     }
   }
 
-  static Failure from(com.google.rpc.Status status) {
-    return new Failure(
-        Status.fromCodeValue(status.getCode()).getCode(),
-        status.getMessage(),
+  /** Takes the request id from the trailers where no detail has it, as for one name of a batch. */
+  static Failure from(com.google.rpc.Status status, Metadata trailers) {
+    Status.Code code = Status.fromCodeValue(status.getCode()).getCode();
+    if (code == Status.Code.OK) { // an error that says that it is none
+      code = Status.Code.UNKNOWN;
+    }
+    Optional<String> reason =
         detail(status, ErrorInfo.class)
             .filter(info -> info.getDomain().equals(DOMAIN))
-            .map(ErrorInfo::getReason),
+            .map(ErrorInfo::getReason);
+    if (code == Status.Code.UNAVAILABLE) {
+      reason = reason.or(() -> Optional.of(UNREACHABLE));
+    }
+    return new Failure(
+        code,
+        status.getMessage(),
+        reason,
         detail(status, BadRequest.class).stream()
             .flatMap(badRequest -> badRequest.getFieldViolationsList().stream())
             .map(it -> new Violation(it.getField(), it.getDescription()))
             .toList(),
-        detail(status, RequestInfo.class).map(RequestInfo::getRequestId));
+        detail(status, RequestInfo.class)
+            .map(RequestInfo::getRequestId)
+            .or(() -> requestId(trailers)));
   }
 
-  static Failure unknown(String message) {
-    return new Failure(Status.Code.UNKNOWN, message, Optional.empty(), List.of(), Optional.empty());
+  /**
+   * The answer is that of a later version, or of a server that isn't ours. Another user's profile
+   * must never pass for the one that was asked for.
+   */
+  static Failure notUnderstood(Metadata trailers) {
+    return new Failure(
+        Status.Code.UNKNOWN,
+        "The server's answer is one that this client doesn't understand.",
+        Optional.empty(),
+        List.of(),
+        requestId(trailers));
+  }
+
+  /** What the service would say of a name that can't be put into a request. */
+  static Failure notUnicode(String field) {
+    return new Failure(
+        Status.Code.INVALID_ARGUMENT,
+        "The username is not valid.",
+        Optional.of("INVALID_USERNAME"),
+        List.of(new Violation(field, "must be valid Unicode")),
+        Optional.empty());
+  }
+
+  private static Optional<String> requestId(Metadata trailers) {
+    return Optional.ofNullable(trailers).map(it -> it.get(REQUEST_ID));
   }
 
   private static <T extends Message> Optional<T> detail(
@@ -102,5 +146,21 @@ public record Failure(
         it -> text.append(" [").append(it.field).append(": ").append(it.description).append(']'));
     requestId.ifPresent(it -> text.append(" [request id ").append(it).append(']'));
     return text.toString();
+  }
+
+  private Object writeReplace() {
+    return new Serialized(
+        code, message, reason.orElse(null), List.copyOf(violations), requestId.orElse(null));
+  }
+
+  /** An Optional can't be serialized. */
+  private record Serialized(
+      Status.Code code, String message, String reason, List<Violation> violations, String requestId)
+      implements Serializable {
+
+    private Object readResolve() {
+      return new Failure(
+          code, message, Optional.ofNullable(reason), violations, Optional.ofNullable(requestId));
+    }
   }
 }

@@ -1,8 +1,11 @@
 package userprofile.client;
 
+import static io.grpc.stub.MetadataUtils.newCaptureMetadataInterceptor;
+
 import io.grpc.ChannelCredentials;
 import io.grpc.Grpc;
 import io.grpc.ManagedChannel;
+import io.grpc.Metadata;
 import io.grpc.StatusRuntimeException;
 import io.grpc.TlsChannelCredentials;
 import java.nio.charset.StandardCharsets;
@@ -10,7 +13,10 @@ import java.time.Duration;
 import java.util.List;
 import java.util.Objects;
 import java.util.Optional;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Function;
+import java.util.stream.IntStream;
 import userprofile.v1.UserProfile;
 import userprofile.v1.UserProfile.BatchGetUsersRequest;
 import userprofile.v1.UserProfile.GetUserRequest;
@@ -24,10 +30,16 @@ import userprofile.v1.UserProfileServiceGrpc.UserProfileServiceBlockingStub;
  * call, and again by itself whenever a connection is lost. Calls that the service could not answer
  * just now (UNAVAILABLE) are retried within their deadline, unless the server asks for no more.
  *
- * <p>Every call throws {@link UserProfileException} if it fails, and {@link
- * IllegalArgumentException} for a name that is no valid Unicode.
+ * <p>Every call throws {@link UserProfileException} if it fails, also for an answer that it doesn't
+ * understand.
  */
 public final class UserProfileClient implements AutoCloseable {
+
+  /** Between two pings on a quiet connection. Servers of ours allow one every 20 seconds. */
+  private static final Duration KEEPALIVE = Duration.ofSeconds(30);
+
+  /** A hundred profiles, whatever somebody has put into their names. */
+  private static final int MAX_RESPONSE_BYTES = 64 * 1024 * 1024;
 
   private final ManagedChannel channel;
   private final UserProfileServiceBlockingStub stub;
@@ -60,8 +72,14 @@ public final class UserProfileClient implements AutoCloseable {
    * @throws UserProfileException also if nobody has the name
    */
   public User getUser(String username) {
-    var request = GetUserRequest.newBuilder().setUsername(checkUnicode(username)).build();
-    return User.from(call(stub -> stub.getUser(request)).getUser());
+    checkUnicode(username, "username");
+    var request = GetUserRequest.newBuilder().setUsername(username).build();
+    var trailers = new AtomicReference<Metadata>();
+    var response = call(stub -> stub.getUser(request), trailers);
+    if (!response.hasUser() || !response.getUser().getUsername().equals(username)) {
+      throw new UserProfileException(Failure.notUnderstood(trailers.get()));
+    }
+    return User.from(response.getUser());
   }
 
   /**
@@ -89,10 +107,16 @@ public final class UserProfileClient implements AutoCloseable {
    * @return as many results as names
    */
   public List<UserResult> batchGetUsers(List<String> usernames) {
-    usernames.forEach(UserProfileClient::checkUnicode);
+    IntStream.range(0, usernames.size())
+        .forEach(i -> checkUnicode(usernames.get(i), "usernames[%d]".formatted(i)));
     var request = BatchGetUsersRequest.newBuilder().addAllUsernames(usernames).build();
-    return call(stub -> stub.batchGetUsers(request)).getResultsList().stream()
-        .map(UserProfileClient::toResult)
+    var trailers = new AtomicReference<Metadata>();
+    var results = call(stub -> stub.batchGetUsers(request), trailers).getResultsList();
+    if (results.size() != request.getUsernamesCount()) {
+      throw new UserProfileException(Failure.notUnderstood(trailers.get()));
+    }
+    return IntStream.range(0, results.size())
+        .mapToObj(i -> toResult(results.get(i), request.getUsernames(i), trailers.get()))
         .toList();
   }
 
@@ -102,28 +126,32 @@ public final class UserProfileClient implements AutoCloseable {
     channel.shutdownNow();
   }
 
-  private <T> T call(Function<UserProfileServiceBlockingStub, T> method) {
+  private <T> T call(
+      Function<UserProfileServiceBlockingStub, T> method, AtomicReference<Metadata> trailers) {
+    var capture = newCaptureMetadataInterceptor(new AtomicReference<>(), trailers);
     try {
-      return method.apply(stub.withDeadlineAfter(timeout));
+      return method.apply(stub.withInterceptors(capture).withDeadlineAfter(timeout));
     } catch (StatusRuntimeException error) {
       throw new UserProfileException(Failure.from(error), error);
     }
   }
 
-  private static UserResult toResult(UserProfile.UserResult message) {
-    return switch (message.getOutcomeCase()) {
-      case USER -> User.from(message.getUser());
-      case ERROR -> Failure.from(message.getError());
-      case OUTCOME_NOT_SET -> Failure.unknown("The answer holds no outcome that is known here.");
-    };
+  private static UserResult toResult(
+      UserProfile.UserResult result, String username, Metadata trailers) {
+    if (result.hasError()) {
+      return Failure.from(result.getError(), trailers);
+    }
+    if (result.hasUser() && result.getUser().getUsername().equals(username)) {
+      return User.from(result.getUser());
+    }
+    return Failure.notUnderstood(trailers);
   }
 
   /** Protobuf would send a question mark for half a surrogate pair: another user's name. */
-  private static String checkUnicode(String username) {
+  private static void checkUnicode(String username, String field) {
     if (!StandardCharsets.UTF_8.newEncoder().canEncode(username)) {
-      throw new IllegalArgumentException("the username must be valid Unicode");
+      throw new UserProfileException(Failure.notUnicode(field));
     }
-    return username;
   }
 
   /** What a client is made of. */
@@ -197,6 +225,11 @@ public final class UserProfileClient implements AutoCloseable {
       ManagedChannel channel =
           Grpc.newChannelBuilder(target, credentials)
               .defaultServiceConfig(ServiceConfig.DEFAULT)
+              .disableServiceConfigLookUp() // else that of a DNS TXT record would replace it
+              .keepAliveTime(KEEPALIVE.toSeconds(), TimeUnit.SECONDS)
+              .keepAliveTimeout(10, TimeUnit.SECONDS)
+              .keepAliveWithoutCalls(true)
+              .maxInboundMessageSize(MAX_RESPONSE_BYTES)
               .build();
       var stub = UserProfileServiceGrpc.newBlockingStub(channel);
       return new UserProfileClient(

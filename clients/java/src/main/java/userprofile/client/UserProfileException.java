@@ -2,16 +2,20 @@ package userprofile.client;
 
 import io.grpc.StatusRuntimeException;
 
-/** A call that failed as a whole. */
+/** A call that failed as a whole. Serialized, it loses its cause, which gRPC can't serialize. */
 public final class UserProfileException extends RuntimeException {
 
   private static final long serialVersionUID = 1L;
 
-  private final transient Failure failure;
+  private final Failure failure;
 
   UserProfileException(Failure failure, StatusRuntimeException cause) {
     super(failure.toString(), cause);
     this.failure = failure;
+  }
+
+  UserProfileException(Failure failure) {
+    this(failure, null);
   }
 
   /**
@@ -21,5 +25,17 @@ public final class UserProfileException extends RuntimeException {
    */
   public Failure failure() {
     return failure;
+  }
+
+  private Object writeReplace() {
+    if (getCause() == null) {
+      return this;
+    }
+    var copy = new UserProfileException(failure);
+    copy.setStackTrace(getStackTrace());
+    for (Throwable suppressed : getSuppressed()) {
+      copy.addSuppressed(suppressed);
+    }
+    return copy;
   }
 }

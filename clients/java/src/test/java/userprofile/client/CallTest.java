@@ -8,17 +8,24 @@ import static userprofile.client.Environment.plaintext;
 import io.grpc.Metadata;
 import io.grpc.NameResolverRegistry;
 import io.grpc.Status;
+import io.grpc.health.v1.HealthCheckResponse.ServingStatus;
 import io.grpc.stub.StreamObserver;
 import java.io.IOException;
 import java.time.Duration;
 import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.Executors;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.function.Executable;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.ValueSource;
+import userprofile.v1.UserProfile;
 import userprofile.v1.UserProfile.GetUserResponse;
+import userprofile.v1.UserProfileServiceGrpc;
 
 /** Deadlines, retries, load balancing and input that can't be sent. */
 class CallTest {
@@ -56,6 +63,58 @@ class CallTest {
     assertEquals(1, attempts(Status.UNAVAILABLE, Optional.of("-1")));
   }
 
+  @Test
+  void retriesMakeUpForALostServerButNotForAnOutage() throws IOException {
+    var failing = new AtomicInteger(100);
+    TestServer.Answer answer =
+        (request, observer) -> {
+          if (failing.getAndDecrement() > 0) {
+            fail(observer, Status.UNAVAILABLE, Optional.empty());
+          } else {
+            TestServer.found(request, observer);
+          }
+        };
+    try (var server = new TestServer(answer);
+        var client = connect(server)) {
+      assertEquals(200, succeeding(client, 200));
+
+      failing.set(1_000_000);
+      assertEquals(0, succeeding(client, 400));
+      int before = server.calls.size();
+      assertThrows(UserProfileException.class, () -> client.getUser("johndoe"));
+      assertEquals(1, server.calls.size() - before, "attempts");
+    }
+  }
+
+  private static long succeeding(UserProfileClient client, int calls) {
+    var threads = Executors.newFixedThreadPool(50);
+    try {
+      return IntStream.range(0, calls)
+          .mapToObj(i -> CompletableFuture.supplyAsync(() -> client.getUser("johndoe"), threads))
+          .toList()
+          .stream()
+          .filter(it -> it.handle((user, error) -> error == null).join())
+          .count();
+    } finally {
+      threads.shutdown();
+    }
+  }
+
+  @Test
+  void aLargeResponseIsRead() throws IOException {
+    String name = "x".repeat(32 * 1024 * 1024);
+    TestServer.Answer large =
+        (request, observer) -> {
+          var user = UserProfile.User.newBuilder().setUsername("johndoe").setFullName(name);
+          observer.onNext(GetUserResponse.newBuilder().setUser(user).build());
+          observer.onCompleted();
+        };
+    try (var server = new TestServer(large);
+        var client = connect(server)) {
+      assertEquals(Optional.of(name), client.getUser("johndoe").fullName());
+    }
+  }
+
   @ParameterizedTest
   @EnumSource(
       mode = EnumSource.Mode.EXCLUDE,
@@ -75,16 +134,20 @@ class CallTest {
   }
 
   @Test
-  void callsAreSpreadOverAllAddresses() throws IOException {
+  void callsAreSpreadOverAllAddressesThatServe() throws IOException {
     try (var one = new TestServer(TestServer::found);
-        var two = new TestServer(TestServer::found)) {
-      var addresses = new FixedAddresses(List.of(one.address(), two.address()));
+        var two = new TestServer(TestServer::found);
+        var three = new TestServer(TestServer::found)) {
+      three.health.setStatus(UserProfileServiceGrpc.SERVICE_NAME, ServingStatus.NOT_SERVING);
+      var addresses =
+          new FixedAddresses(List.of(one.address(), two.address(), three.address()));
       NameResolverRegistry.getDefaultRegistry().register(addresses);
-      try (var client = plaintext("fixed:///both").build()) {
+      try (var client = plaintext("fixed:///all").build()) {
         // As many as it takes until both are connected; the method's timeout is the bound.
         while (one.calls.isEmpty() || two.calls.isEmpty()) {
           client.getUser("johndoe");
         }
+        assertTrue(three.calls.isEmpty(), "a server was called that doesn't serve");
       } finally {
         NameResolverRegistry.getDefaultRegistry().deregister(addresses);
       }
@@ -96,9 +159,8 @@ class CallTest {
   void halfASurrogatePairIsNoName(String username) throws IOException {
     try (var server = new TestServer(TestServer::found);
         var client = connect(server)) {
-      assertThrows(IllegalArgumentException.class, () -> client.getUser(username));
-      assertThrows(
-          IllegalArgumentException.class, () -> client.batchGetUsers(List.of("a", username)));
+      assertInvalid("username", () -> client.getUser(username));
+      assertInvalid("usernames[1]", () -> client.batchGetUsers(List.of("a", username)));
       assertTrue(server.calls.isEmpty(), "the call reached the server");
     }
   }
@@ -114,6 +176,14 @@ class CallTest {
   void aTimeoutIsMoreThanZero(long millis) {
     var builder = plaintext("localhost");
     assertThrows(IllegalArgumentException.class, () -> builder.timeout(Duration.ofMillis(millis)));
+  }
+
+  private static void assertInvalid(String field, Executable call) {
+    var failure = assertThrows(UserProfileException.class, call).failure();
+    assertEquals(Status.Code.INVALID_ARGUMENT, failure.code());
+    assertEquals(Optional.of("INVALID_USERNAME"), failure.reason());
+    assertEquals(
+        List.of(new Failure.Violation(field, "must be valid Unicode")), failure.violations());
   }
 
   private static int attempts(Status status, Optional<String> pushback) throws IOException {

@@ -1,5 +1,6 @@
 package userprofile.client;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
@@ -14,6 +15,11 @@ import io.grpc.Metadata;
 import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.ObjectInputStream;
+import java.io.ObjectOutputStream;
 import java.util.List;
 import java.util.Optional;
 import org.junit.jupiter.api.Test;
@@ -62,7 +68,33 @@ class FailureTest {
 
   @Test
   void aReasonOfAnotherDomainIsNotOurs() {
-    assertEquals(Optional.empty(), from(Code.UNAVAILABLE, errorInfo("proxy", "BUSY")).reason());
+    assertEquals(Optional.empty(), from(Code.ABORTED, errorInfo("proxy", "BUSY")).reason());
+  }
+
+  @Test
+  void unavailableWithoutAReasonIsUnreachable() {
+    var unreachable = Optional.of(Failure.UNREACHABLE);
+    assertEquals(unreachable, from(Code.UNAVAILABLE).reason());
+    assertEquals(unreachable, from(Code.UNAVAILABLE, errorInfo("proxy", "BUSY")).reason());
+    assertEquals(
+        Optional.of("STORE_UNAVAILABLE"),
+        from(Code.UNAVAILABLE, errorInfo("userprofile", "STORE_UNAVAILABLE")).reason());
+  }
+
+  @Test
+  void anExceptionCanBeSerialized() throws IOException, ClassNotFoundException {
+    var cause = StatusProto.toStatusRuntimeException(status(Code.NOT_FOUND, NOT_FOUND, REQUEST));
+    var error = new UserProfileException(Failure.from(cause), cause);
+    var bytes = new ByteArrayOutputStream();
+    try (var out = new ObjectOutputStream(bytes)) {
+      out.writeObject(error);
+    }
+    try (var in = new ObjectInputStream(new ByteArrayInputStream(bytes.toByteArray()))) {
+      var read = (UserProfileException) in.readObject();
+      assertEquals(error.failure(), read.failure());
+      assertEquals(error.getMessage(), read.getMessage());
+      assertArrayEquals(error.getStackTrace(), read.getStackTrace());
+    }
   }
 
   @Test

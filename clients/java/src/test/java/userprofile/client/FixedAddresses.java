@@ -7,8 +7,12 @@ import io.grpc.StatusOr;
 import java.net.InetSocketAddress;
 import java.net.URI;
 import java.util.List;
+import java.util.Map;
 
-/** Resolves every target of the scheme {@code fixed} to the same addresses. */
+/**
+ * Resolves every target of the scheme {@code fixed} to the same addresses, with a service config
+ * of which the client should take no notice.
+ */
 final class FixedAddresses extends NameResolverProvider {
 
   private final List<EquivalentAddressGroup> addresses;
@@ -30,6 +34,7 @@ final class FixedAddresses extends NameResolverProvider {
         listener.onResult(
             ResolutionResult.newBuilder()
                 .setAddressesOrError(StatusOr.fromValue(addresses))
+                .setServiceConfig(arguments.getServiceConfigParser().parseServiceConfig(Map.of()))
                 .build());
       }
 

@@ -1,0 +1,151 @@
+package userprofile_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	userprofile "userprofile/clients/go"
+	userprofilev1 "userprofile/clients/go/gen/userprofile/v1"
+)
+
+const notUnderstood = "The server's answer is one that this client doesn't understand."
+
+func TestNoOtherUserPassesForTheOneAskedFor(t *testing.T) {
+	for name, answer := range map[string]*userprofilev1.GetUserResponse{
+		"nobody":        {},
+		"somebody else": {User: &userprofile.User{Username: "JohnDoe"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := startFakeServer(t)
+			server.user = answer
+			user, err := newClient(t, server.address, userprofile.Config{}).GetUser(t.Context(), "johndoe")
+			if user != nil {
+				t.Errorf("got %v", user)
+			}
+			checkError(t, err, codes.Unknown, notUnderstood)
+		})
+	}
+}
+
+func TestStrangeResultsOfABatch(t *testing.T) {
+	server := startFakeServer(t)
+	server.batch = &userprofilev1.BatchGetUsersResponse{Results: []*userprofilev1.UserResult{
+		foundUser("johndoe"),
+		foundUser("somebody else"),
+		{},
+		failedWith(int32(codes.OK)),
+		failedWith(99),
+		failedWith(int32(codes.DataLoss)),
+	}}
+	names := []string{"johndoe", "b", "c", "d", "e", "f"}
+	results, err := newClient(t, server.address, userprofile.Config{}).BatchGetUsers(t.Context(), names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if results[0].User.GetUsername() != "johndoe" || results[0].Err != nil {
+		t.Errorf("got %v", results[0])
+	}
+	for i, want := range []struct {
+		code    codes.Code
+		message string
+	}{
+		{codes.Unknown, notUnderstood},
+		{codes.Unknown, notUnderstood},
+		{codes.Unknown, "as the test wants"},
+		{codes.Unknown, "as the test wants"},
+		{codes.DataLoss, "as the test wants"},
+	} {
+		result := results[i+1]
+		if result.User != nil {
+			t.Errorf("got %v", result.User)
+		}
+		failure := checkError(t, result.Err, want.code, want.message)
+		if failure.RequestID != "the batch" {
+			t.Errorf("request id %q, want that of the batch", failure.RequestID)
+		}
+	}
+}
+
+func TestAWrongNumberOfResultsFailsTheBatch(t *testing.T) {
+	for name, results := range map[string][]*userprofilev1.UserResult{
+		"none":  {},
+		"fewer": {foundUser("a")},
+		"more":  {foundUser("a"), foundUser("b"), foundUser("c")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := startFakeServer(t)
+			server.batch = &userprofilev1.BatchGetUsersResponse{Results: results}
+			_, err := newClient(t, server.address, userprofile.Config{}).BatchGetUsers(t.Context(), []string{"a", "b"})
+			if failure := checkError(t, err, codes.Unknown, notUnderstood); failure.RequestID != "the batch" {
+				t.Errorf("request id %q", failure.RequestID)
+			}
+		})
+	}
+}
+
+func TestANameThatIsNotUnicodeIsNeverSent(t *testing.T) {
+	server := startFakeServer(t)
+	client := newClient(t, server.address, userprofile.Config{})
+	_, err := client.GetUser(t.Context(), "\xff")
+	checkInvalid(t, err, "username")
+	_, err = client.BatchGetUsers(t.Context(), []string{"johndoe", "\xff"})
+	checkInvalid(t, err, "usernames[1]")
+	if len(server.attempts()) != 0 {
+		t.Error("the call reached the server")
+	}
+}
+
+func TestUnavailableWithoutAReasonIsUnreachable(t *testing.T) {
+	server := startFakeServer(t)
+	server.fail = func(context.Context, int) error { return status.Error(codes.Unavailable, "from a proxy") }
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.Close()
+	for name, target := range map[string]string{"a proxy's": server.address, "gRPC's": listener.Addr().String()} {
+		t.Run(name, func(t *testing.T) {
+			err := getUser(t, newClient(t, target, userprofile.Config{}))
+			failure, ok := errors.AsType[*userprofile.Error](err)
+			if !ok || failure.Code != codes.Unavailable || failure.Reason != userprofile.Unreachable {
+				t.Errorf("got %v, want Unavailable and %s", err, userprofile.Unreachable)
+			}
+		})
+	}
+}
+
+func foundUser(username string) *userprofilev1.UserResult {
+	user := &userprofile.User{Username: username}
+	return &userprofilev1.UserResult{Outcome: &userprofilev1.UserResult_User{User: user}}
+}
+
+func failedWith(code int32) *userprofilev1.UserResult {
+	failure := &statuspb.Status{Code: code, Message: "as the test wants"}
+	return &userprofilev1.UserResult{Outcome: &userprofilev1.UserResult_Error{Error: failure}}
+}
+
+func checkError(t *testing.T, err error, code codes.Code, message string) *userprofile.Error {
+	t.Helper()
+	failure, ok := errors.AsType[*userprofile.Error](err)
+	if !ok {
+		t.Fatalf("got %v, want an error with code %v", err, code)
+	}
+	if failure.Code != code || status.Code(err) != code || failure.Message != message {
+		t.Errorf("got %v, want code %v and message %q", err, code, message)
+	}
+	return failure
+}
+
+func checkInvalid(t *testing.T, err error, field string) {
+	t.Helper()
+	failure := checkError(t, err, codes.InvalidArgument, "The username is not valid.")
+	if failure.Reason != "INVALID_USERNAME" || len(failure.Violations) != 1 || failure.Violations[0].GetField() != field {
+		t.Errorf("got %v, want INVALID_USERNAME in %s", err, field)
+	}
+}

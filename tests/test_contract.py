@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from google.protobuf.descriptor import Descriptor
 
 import userprofile
+import userprofile.testing
 from userprofile.v1 import user_profile_pb2 as pb
 from userprofile_server import errors
 from userprofile_server.rpc.error_boundary import with_error_boundary
@@ -78,3 +79,16 @@ def test_the_clients_public_names() -> None:
         "UserProfileClient",
         "UserProfileError",
     ]
+
+
+def test_what_the_clients_and_their_fake_server_offer() -> None:
+    def public(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    asking = {"get_user", "find_user", "get_users", "iter_users", "check_health", "close"}
+    assert public(userprofile.UserProfileClient) == public(userprofile.AsyncUserProfileClient) == asking
+    server = {"add", "fail", "recover", "set_serving", "start", "stop"}
+    assert public(userprofile.testing.FakeUserProfileServer) == server
+    assert set(userprofile.CallOptions.__annotations__) == {
+        "timeout", "wait_for_ready", "request_id", "metadata", "context",
+    }  # fmt: skip

@@ -113,7 +113,7 @@ class FakeUserProfileServer:
             ThreadPoolExecutor(64, thread_name_prefix="fake userprofile"),
             options=[
                 # The pings that clients send, as the real server allows them.
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )

@@ -61,7 +61,7 @@ class UserProfileServer:
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
                 # What our clients do to notice a lost connection; by default it would count as an attack.
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_SECONDS * 1000),
+                ("grpc.http2.min_ping_interval_without_data_ms", int(MIN_PING_SECONDS * 1000)),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )

@@ -73,9 +73,12 @@ class Node:
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Refuses connections from now on and resets those that are open."""
         if self._server is not None:
+            # A connection that is being accepted while its server closes is lost to asyncio, socket and all.
+            while asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.sleep(0)
             self._server.close()
             self._server = None
         self.close_connections()
@@ -90,10 +93,6 @@ class Node:
         for session in list(self._sessions):
             if bucket is None or session.bucket_name == bucket:
                 session.reset()
-
-    @property
-    def is_stopped(self) -> bool:
-        return self._server is None
 
     @property
     def connections(self) -> int:
@@ -118,9 +117,6 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        if self._node.is_stopped:  # it was being accepted when that happened
-            transport.abort()
-            return
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for name in (transport.get_extra_info("peercert") or {}).get("subject", ()):
             self._authenticated |= dict(name).get("commonName") in self._cluster.users  # no password, no SASL

@@ -85,6 +85,7 @@ bench-quick: $(BENCH) ## The same in under two minutes, with four servers
 	@$(BIN)/python -m bench peers --quick --rounds 3 --seconds 2
 
 bench-compare: $(BENCH) ## Measure what the working tree costs against the commit BASE (main unless given)
+	@git worktree prune
 	@git worktree list | grep -q /build/base || git worktree add --quiet --detach build/base
 	@git -C build/base checkout --quiet --detach $(BASE)
 	@$(MAKE) --no-print-directory -C build/base setup

@@ -4,6 +4,8 @@ import dataclasses
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import grpc
 
@@ -55,7 +57,7 @@ class UserProfileServer:
         )
         self._reflection = Reflection(pipeline.SERVICE_NAME, health.SERVICE_NAME)
         self._grpc = grpc.server(
-            self._workers.executor,
+            cast(ThreadPoolExecutor, self._workers),  # of which grpc uses `submit` alone
             options=[
                 # Else a second server on the same port would start in silence and take half the calls.
                 ("grpc.so_reuseport", 0),

@@ -1,29 +1,67 @@
 """The threads that answer calls, each with a store handle of its own: nothing is shared between them."""
 
+import functools
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 
 from userprofile_server.errors import StoreMisconfiguredError
 from userprofile_server.handles import StoreHandle
 from userprofile_server.stores import UserReader, UserStore
 
+_log = logging.getLogger(__name__)
+
+
+class Submission:
+    """What `Workers.submit` returns: of a Future that which grpc uses. A whole Future would cost each call far more."""
+
+    __slots__ = ("_callback", "_first", "_work")
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        """Takes what is to be done."""
+        self._work = work
+        self._callback: Callable[[Submission], object] | None = None
+        self._first = threading.Lock()
+
+    def add_done_callback(self, callback: "Callable[[Submission], object]") -> None:
+        """Has `callback` called once the work is done, by the worker, or at once if it is done. Only one is kept."""
+        self._callback = callback
+        self._arrive()
+
+    def run(self) -> None:
+        """Does the work."""
+        try:
+            self._work()
+        except BaseException:  # noqa: BLE001, what handlers raise never gets here, and the thread must survive the rest
+            _log.exception("a call failed outside of its handler")
+        self._arrive()
+
+    def _arrive(self) -> None:
+        # The one who adds the callback and the one who has done the work: the second of them makes the call.
+        if not self._first.acquire(blocking=False) and self._callback is not None:
+            self._callback(self)
+
 
 class Workers:
-    """A thread pool for grpc.server whose every thread owns one handle on the store."""
+    """The executor of a grpc.server. Every thread of it owns one handle on the store."""
 
     def __init__(
         self, count: int, open_store: Callable[[], UserStore], *, probe_timeout: float, share_handle: bool = False
     ) -> None:
         """Prepares `count` threads, and as many handles unless they share one; `open` starts them."""
-        self.executor = ThreadPoolExecutor(count, thread_name_prefix="worker")
-        self._count = count
         self._own = threading.local()
+        self._queue: SimpleQueue[Submission | None] = SimpleQueue()
         self._handles = [
             StoreHandle(f"store handle {number}", open_store, probe_timeout=probe_timeout)
             for number in range(1, 2 if share_handle else count + 1)
+        ]
+        handles = self._handles * count if share_handle else self._handles
+        self._threads = [
+            threading.Thread(target=self._work, args=[handle], name=f"worker {number}", daemon=True)
+            for number, handle in enumerate(handles, 1)
         ]
 
     def open(self, timeout: float) -> None:
@@ -34,21 +72,10 @@ class Workers:
         Raises:
             StoreMisconfiguredError: no waiting would help; the mistake is in our own settings.
         """
-        all_started = threading.Barrier(self._count)
-
-        def take_own(handle: StoreHandle) -> None:
-            # The pool hands a task to an idle thread before it starts another one; held up here,
-            # none is idle until every thread has taken exactly one task.
-            all_started.wait()
-            self._own.handle = handle
-
-        taken = [
-            self.executor.submit(take_own, self._handles[number % len(self._handles)]) for number in range(self._count)
-        ]
+        for thread in self._threads:
+            thread.start()
         for handle in self._handles:
             handle.start()
-        for future in taken:
-            future.result()
         deadline = time.monotonic() + timeout
         for handle in self._handles:
             handle.first_attempt_over.wait(deadline - time.monotonic())
@@ -56,10 +83,20 @@ class Workers:
             if isinstance(problem, StoreMisconfiguredError) and problem.permanent:
                 raise problem
 
+    def submit(self, function: Callable[..., object], /, *args: object) -> Submission:
+        """Has a worker call `function` with `args`, as soon as one has time."""
+        submission = Submission(functools.partial(function, *args))
+        self._queue.put(submission)
+        return submission
+
     def current_store(self) -> UserReader:
         """Returns the handle of the worker thread that asks."""
         handle: StoreHandle = self._own.handle
         return handle
+
+    def waiting(self) -> int:
+        """How many calls no worker has begun with."""
+        return self._queue.qsize()
 
     def answered_at(self) -> float:
         """When any of the handles was last seen to get an answer, by the monotonic clock."""
@@ -69,8 +106,8 @@ class Workers:
     def hold(self) -> Iterator[None]:
         """Lets the workers finish what they and the queue have, and keeps them from anything newer in the meantime."""
         release = threading.Event()
-        for _ in range(self._count):
-            self.executor.submit(release.wait)
+        for _ in self._threads:
+            self.submit(release.wait)
         try:
             yield
         finally:
@@ -78,8 +115,21 @@ class Workers:
 
     def close(self) -> None:
         """Waits for the calls that still run, at most their store timeout, then closes all handles."""
-        self.executor.shutdown(cancel_futures=True)
+        with suppress(Empty):
+            while True:
+                self._queue.get_nowait()
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
         for handle in self._handles:
             handle.close()
         for handle in self._handles:
             handle.join()
+
+    def _work(self, handle: StoreHandle) -> None:
+        self._own.handle = handle
+        while (submission := self._queue.get()) is not None:
+            submission.run()
+            del submission  # else an idle worker would keep its last call

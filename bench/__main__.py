@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import click
@@ -14,7 +14,7 @@ from bench.client import client_ratios
 from bench.growth import grow
 from bench.load import ROOT, Load, Result, drive
 from bench.peers import EMPTY, FASTAPI, OURS_COUCHBASE, OURS_SQLITE, PEERS, Peer, ours_of
-from bench.processes import Server
+from bench.processes import Server, cores_apart
 from bench.stores import running_stores
 
 FIGURES = ROOT / "docs" / "performance"
@@ -33,10 +33,15 @@ def running(peers: Sequence[Peer]) -> Iterator[dict[Peer, Server]]:
         yield servers
 
 
-def interleaved(servers: Mapping[Peer, Server], loads: Mapping[Peer, Load], rounds: int) -> dict[str, list[Result]]:
-    """Drives one server after the other, round by round: A B C, A B C."""
+def interleaved(
+    servers: Mapping[Peer, Server], loads: Mapping[Peer, Load], rounds: int, *, apart: bool = True
+) -> dict[str, list[Result]]:
+    """Drives one server after the other, round by round: A B C, A B C. Each has a core to itself if `apart`."""
     found: dict[str, list[Result]] = {peer.name: [] for peer in servers}
-    with click.progressbar(length=rounds * len(servers), label="measuring", show_eta=True) as bar:
+    with (
+        cores_apart(servers.values()) if apart else nullcontext(),
+        click.progressbar(length=rounds * len(servers), label="measuring", show_eta=True) as bar,
+    ):
         for _ in range(rounds):
             for peer, server in servers.items():
                 found[peer.name].append(drive(server, peer.kind, loads[peer]))
@@ -50,8 +55,8 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--rounds", default=5, show_default=True)
-@click.option("--seconds", default=4.0, show_default=True, help="Of each load in each round.")
+@click.option("--rounds", default=9, show_default=True)
+@click.option("--seconds", default=1.5, show_default=True, help="Of each load in each round.")
 @click.option("--quick", is_flag=True, help="Four servers and closed loop alone: under two minutes.")
 def peers(rounds: int, seconds: float, quick: bool) -> None:
     """Compare all servers: closed loop, open loop at half of what they can do, batches, start-up."""
@@ -60,9 +65,11 @@ def peers(rounds: int, seconds: float, quick: bool) -> None:
     extra: dict[str, object] = {}
     with running(chosen) as servers:
         load = Load(seconds=seconds)
-        closed = interleaved(servers, dict.fromkeys(servers, load), rounds)
-        sections["closed loop, 16 in flight"] = closed
+        same = dict.fromkeys(servers, load)
+        closed = sections["closed loop, 16 in flight"] = interleaved(servers, same, rounds)
         if not quick:
+            shared = interleaved(servers, same, rounds, apart=False)
+            sections["closed loop, 16 in flight, all cores shared with the load"] = shared
             half = {
                 peer: dataclasses.replace(
                     load, rate=max(1, int(statistics.median(result.rate for result in closed[peer.name]) / 2))
@@ -96,8 +103,8 @@ def peers(rounds: int, seconds: float, quick: bool) -> None:
 
 @main.command()
 @click.argument("base", type=click.Path(exists=True, path_type=Path))
-@click.option("--rounds", default=7, show_default=True)
-@click.option("--seconds", default=3.0, show_default=True, help="Of each load in each round.")
+@click.option("--rounds", default=25, show_default=True)
+@click.option("--seconds", default=0.7, show_default=True, help="Of each load in each round.")
 def compare(base: Path, rounds: int, seconds: float) -> None:
     """Compare the working tree with another one, BASE, that has been set up."""
     for store in ("sqlite", "couchbase"):

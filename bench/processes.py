@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_CORES = os.sched_getaffinity(0)
 
 
 class Usage(NamedTuple):
@@ -63,6 +65,13 @@ class Server:
                         switches += int(row.split()[1])
         return Usage(cpu / _TICKS, resident * _PAGE, threads, switches)
 
+    def run_on(self, cores: Iterable[int]) -> None:
+        """Moves it, with its children and all threads that it has or will have, to these cores."""
+        for pid in self._family():
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(task.name), cores)
+
     def stop(self) -> None:
         """Ends it."""
         if self._process.poll() is None:
@@ -95,3 +104,27 @@ class Server:
         for pid in family:
             family += children.get(pid, [])
         return family
+
+
+@contextmanager
+def cores_apart(servers: Iterable[Server]) -> Iterator[None]:
+    """Gives the servers one core, and this process and what it starts all others, while the block lasts.
+
+    Where threads of one interpreter wander between cores, what they pay for its lock depends on chance: the same
+    server took between 150 and 250 µs a call. On a core of its own it is within a few percent.
+    On a machine with one core, nothing is done.
+    """
+    servers = list(servers)
+    if len(_CORES) == 1:
+        yield
+        return
+    own = {max(_CORES)}
+    for server in servers:
+        server.run_on(own)
+    os.sched_setaffinity(0, _CORES - own)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, _CORES)
+        for server in servers:
+            server.run_on(_CORES)

@@ -1,7 +1,8 @@
 """The first stage: every call has a request id, the caller's own or a new one, and hears it back."""
 
-import random
+import itertools
 import re
+import secrets
 from contextvars import ContextVar
 
 import grpc
@@ -16,12 +17,16 @@ current: ContextVar[str] = ContextVar("request_id", default="-")
 # What callers send goes into our log lines and back over the wire: visible ASCII, and not much of it.
 _ACCEPTED = re.compile(r"[!-~]{1,128}")
 
+# Unlike any other process's, and then counted: a random number for each call costs it ten times more.
+_PROCESS = secrets.token_hex(8)
+_numbers = itertools.count(1)
+
 
 def with_request_id(handle: Handler) -> Handler:
     """Takes the id from the call's metadata or makes one, and returns it in the trailing metadata."""
 
     def handle_with_request_id(request: object, context: grpc.ServicerContext) -> object:
-        request_id = _from_caller(context) or f"{random.getrandbits(128):032x}"
+        request_id = _from_caller(context) or f"{_PROCESS}{next(_numbers):016x}"
         current.set(request_id)  # grpc runs every call in a context of its own
         context.set_trailing_metadata(((METADATA_KEY, request_id),))
         return handle(request, context)

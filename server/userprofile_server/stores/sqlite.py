@@ -27,6 +27,7 @@ from userprofile_server.stores.base import Document, Outcome, UserStore
 
 _log = logging.getLogger(__name__)
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 # Both stand in the file's header, so that we neither touch another application's database nor
@@ -88,8 +89,7 @@ class SQLiteUserStore:
 
     def get(self, username: str, *, timeout: float) -> User:
         """See `UserReader.get`."""
-        key = document_key(username)
-        document = self._read(lambda: self._select(key), timeout)
+        document = self._read(self._select, document_key(username), timeout)
         if document is None:
             raise UserNotFoundError
         return parse_user(username, document)
@@ -97,7 +97,7 @@ class SQLiteUserStore:
     def get_many(self, usernames: Sequence[str], *, timeout: float) -> dict[str, Outcome]:
         """See `UserReader.get_many`."""
         keys = [document_key(username) for username in usernames]
-        documents = self._read(lambda: self._select_many(keys), timeout)
+        documents = self._read(self._select_many, keys, timeout)
         return {
             username: user_or_error(username, documents.get(key)) for username, key in zip(usernames, keys, strict=True)
         }
@@ -108,8 +108,7 @@ class SQLiteUserStore:
 
     def probe(self, *, timeout: float) -> None:
         """See `UserStore.probe`."""
-        key = f"probe::{secrets.token_hex(8)}"
-        self._read(lambda: self._select(key), timeout)
+        self._read(self._select, f"probe::{secrets.token_hex(8)}", timeout)
 
     def close(self) -> None:
         """See `UserStore.close`. Waits for a statement that is under way."""
@@ -162,12 +161,12 @@ class SQLiteUserStore:
             _log.info("made a new, empty database: %s", self._path)
         return self._describe()
 
-    def _read(self, select: Callable[[], T], timeout: float) -> T:
+    def _read(self, select: Callable[[K], T], wanted: K, timeout: float) -> T:
         try:
-            return select()
+            return select(wanted)
         except sqlite3.Error:
             # Only a read that failed pays for the guard and for looking at the clock.
-            return self._guard(lambda: self._retry_while_locked(timeout, select))
+            return self._guard(lambda: self._retry_while_locked(timeout, lambda: select(wanted)))
 
     def _select(self, key: str) -> bytes | None:
         with self._lock:

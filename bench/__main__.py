@@ -11,13 +11,12 @@ import click
 
 from bench import report
 from bench.client import client_ratios
-from bench.growth import grow
+from bench.growth import FIGURES, grow
 from bench.load import ROOT, Load, Result, drive
 from bench.peers import EMPTY, FASTAPI, OURS_COUCHBASE, OURS_SQLITE, PEERS, Peer, ours_of
 from bench.processes import Server, cores_apart
 from bench.stores import running_stores
 
-FIGURES = ROOT / "docs" / "performance"
 WARM_UP = Load(seconds=1.5)
 
 
@@ -97,7 +96,7 @@ def peers(rounds: int, seconds: float, quick: bool) -> None:
     for title, value in extra.items():
         click.echo(f"{title}: {value}")
     folder = ROOT / "build" / "bench" if quick else FIGURES
-    report.write_json(folder / "peers.json", sections, extra)
+    report.write_json(folder / "peers.json", extra | sections)
     report.plot_peers(folder / "peers.svg", closed)
 
 

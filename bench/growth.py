@@ -1,88 +1,138 @@
-"""How it grows: over calls in flight, connections, documents, their size, and a million calls."""
+"""How it grows: over calls in flight, connections, processes, documents and their size, and a million calls."""
 
+import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
 
 from bench import report
-from bench.load import ROOT, Load, Result, drive
-from bench.peers import OURS_COUCHBASE, OURS_SQLITE
+from bench.load import ROOT, Load, Result, combined, drive
+from bench.peers import OURS_COUCHBASE, OURS_SQLITE, Peer
+from bench.processes import Server, cores_apart
 from bench.stores import running_stores
 
-_FIGURES = ROOT / "docs" / "performance"
+FIGURES = ROOT / "docs" / "performance"
 _PEERS = [OURS_SQLITE, OURS_COUCHBASE]
+
+Points = dict[str, list[tuple[float, Result]]]
+"""By server: what grew, and what came of it."""
 
 
 @click.command()
-@click.option("--seconds", default=3.0, show_default=True, help="Of each point.")
+@click.option("--rounds", default=3, show_default=True, help="Of each point; the median counts.")
+@click.option("--seconds", default=1.5, show_default=True, help="Of each load in each round.")
 @click.option("--documents", default=1_000_000, show_default=True, help="The most documents.")
 @click.option("--calls", default=1_000_000, show_default=True, help="Over which memory is watched.")
-def grow(seconds: float, documents: int, calls: int) -> None:
+def grow(rounds: int, seconds: float, documents: int, calls: int) -> None:
     """Measure growth, and draw a plot for each kind."""
     in_flight = [(count, Load(seconds=seconds, in_flight=count)) for count in (1, 4, 16, 64, 256, 512)]
-    _series("calls in flight", "in-flight", in_flight)
-    connections = [
-        (count, Load(seconds=seconds, in_flight=max(16, count), connections=count))
+    connections = [  # longer, because connecting counts as well
+        (count, Load(seconds=4 * seconds, in_flight=max(16, count), connections=count))
         for count in (1, 4, 16, 64, 256, 1000)
     ]
-    _series("connections", "connections", connections)
-    users = [count for count in (1_000, 10_000, 100_000, 1_000_000) if count <= documents]
-    _sizes("documents", "documents", [(count, count, 300) for count in users], seconds)
-    _sizes("bytes of a document", "size", [(size, 1000, size) for size in (300, 1_000, 10_000, 100_000)], seconds)
-    _endurance(calls)
+    users = [(count, count, 300) for count in (1_000, 10_000, 100_000, 1_000_000) if count <= documents]
+    sizes = [(size, 1000, size) for size in (200, 1_000, 10_000, 100_000)]
+    found: dict[str, object] = {}
+
+    def keep(name: str, label: str, points: Points) -> None:
+        _print(label, points)
+        report.plot_growth(FIGURES / f"{name}.svg", label, points)
+        found[label] = points
+
+    keep("in-flight", "calls in flight", _series(in_flight, rounds))
+    keep("connections", "connections", _series(connections, rounds))
+    keep("processes", "processes", _processes(Load(seconds=seconds), rounds))
+    keep("documents", "documents", _sizes(users, seconds, rounds))
+    keep("size", "bytes of a document", _sizes(sizes, seconds, rounds))
+    memory = _endurance(calls)
+    report.plot_memory(FIGURES / "memory.svg", memory)
+    report.write_json(FIGURES / "growth.json", found | {"MiB of memory after calls": memory})
 
 
-def _series(label: str, name: str, loads: Sequence[tuple[int, Load]]) -> None:
-    points: dict[str, list[tuple[float, Result]]] = {peer.name: [] for peer in _PEERS}
-    with tempfile.TemporaryDirectory(prefix="userprofile-bench-") as folder, running_stores(Path(folder)) as stores:
-        for peer in _PEERS:
-            with peer.start(stores, Path(folder) / "servers.log") as server:
-                drive(server, peer.kind, Load(seconds=1))
-                for step, load in loads:
-                    points[peer.name].append((step, drive(server, peer.kind, load)))
-    _show(label, name, points)
+@contextmanager
+def _servers(
+    peer: Peer, count: int = 1, *, apart: bool = True, users: int = 1000, size: int = 300
+) -> Iterator[list[Server]]:
+    """Runs `count` servers on one store, warm."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="userprofile-bench-")))
+        stores = stack.enter_context(running_stores(folder, users=users, size=size))
+        servers = [stack.enter_context(peer.start(stores, folder / "servers.log")) for _ in range(count)]
+        if apart:
+            stack.enter_context(cores_apart(servers))
+        for server in servers:
+            drive(server, peer.kind, Load(seconds=1))
+        yield servers
 
 
-def _sizes(label: str, name: str, steps: Sequence[tuple[int, int, int]], seconds: float) -> None:
-    points: dict[str, list[tuple[float, Result]]] = {peer.name: [] for peer in _PEERS}
+def _series(loads: Sequence[tuple[int, Load]], rounds: int) -> Points:
+    points: Points = {}
+    for peer in _PEERS:
+        with _servers(peer) as (server,):
+            points[peer.name] = [(step, _median(server, peer, load, rounds)) for step, load in loads]
+    return points
+
+
+def _sizes(steps: Sequence[tuple[int, int, int]], seconds: float, rounds: int) -> Points:
+    points: Points = {peer.name: [] for peer in _PEERS}
     for step, count, size in steps:
         usernames = [f"user{number * max(1, count // 1000)}" for number in range(1, 1000)]
-        with tempfile.TemporaryDirectory(prefix="userprofile-bench-") as folder:
-            with running_stores(Path(folder), users=count, size=size) as stores:
-                for peer in _PEERS:
-                    with peer.start(stores, Path(folder) / "servers.log") as server:
-                        drive(server, peer.kind, Load(seconds=1))
-                        result = drive(server, peer.kind, Load(seconds=seconds, usernames=usernames))
-                        points[peer.name].append((step, result))
-    _show(label, name, points)
-
-
-def _endurance(calls: int) -> None:
-    """Memory after each tenth of the calls."""
-    with tempfile.TemporaryDirectory(prefix="userprofile-bench-") as folder, running_stores(Path(folder)) as stores:
+        load = Load(seconds=seconds, usernames=usernames)
         for peer in _PEERS:
-            with peer.start(stores, Path(folder) / "servers.log") as server:
-                drive(server, peer.kind, Load(seconds=10))
-                sizes = [server.usage().resident_bytes]
-                done = 0
-                while done < calls:
-                    done += drive(server, peer.kind, Load(seconds=15)).calls
-                    sizes.append(server.usage().resident_bytes)
-                first = sizes[0] / 2**20
-                click.echo(
-                    f"{peer.name}: {first:.1f} MiB after warming up, {sizes[-1] / 2**20:.1f} after {done:,} calls more,"
-                    f" at most {max(sizes) / 2**20:.1f}"
-                )
+            with _servers(peer, users=count, size=size) as (server,):
+                points[peer.name].append((step, _median(server, peer, load, rounds)))
+    return points
 
 
-def _show(label: str, name: str, points: dict[str, list[tuple[float, Result]]]) -> None:
+def _processes(load: Load, rounds: int) -> Points:
+    """As many servers as processes, each with a load of its own, all cores shared."""
+    points: Points = {peer.name: [] for peer in _PEERS}
+    for peer in _PEERS:
+        for count in (1, 2):
+            with _servers(peer, count, apart=False) as servers, ThreadPoolExecutor(count) as drivers:
+                together = [
+                    combined(list(drivers.map(drive, servers, [peer.kind] * count, [load] * count)))
+                    for _ in range(rounds)
+                ]
+            points[peer.name].append((count, _middle(together)))
+    return points
+
+
+def _median(server: Server, peer: Peer, load: Load, rounds: int) -> Result:
+    return _middle([drive(server, peer.kind, load) for _ in range(rounds)])
+
+
+def _middle(results: Sequence[Result]) -> Result:
+    """Returns the result whose CPU for each call is the median."""
+    middle = statistics.median_low(result.cpu_us for result in results)
+    return next(result for result in results if result.cpu_us == middle)
+
+
+def _endurance(calls: int) -> dict[str, list[tuple[int, float]]]:
+    """Returns for each server its memory in MiB after so many calls; the first after warming up."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for peer in _PEERS:
+        with _servers(peer) as (server,):
+            done = -drive(server, peer.kind, Load(seconds=10)).calls
+            sizes = []
+            while done < calls:
+                sizes.append((max(done, 0), server.usage().resident_bytes / 2**20))
+                done = max(done, 0) + drive(server, peer.kind, Load(seconds=15)).calls
+            sizes.append((done, server.usage().resident_bytes / 2**20))
+        first, last, most = sizes[0][1], sizes[-1][1], max(size for _, size in sizes)
+        click.echo(f"{peer.name}: {first:.1f} MiB warm, {last:.1f} after {done:,} calls more, {most:.1f} at most")
+        found[peer.name] = sizes
+    return found
+
+
+def _print(label: str, points: Points) -> None:
     click.echo(f"\n| {label} | " + " | ".join(f"{peer}, calls/s | CPU µs/call | p99 ms" for peer in points) + " |")
     click.echo("| --- " * (1 + 3 * len(points)) + "|")
     for row in zip(*points.values(), strict=True):
         cells = [f"{result.rate:,.0f} | {result.cpu_us:.0f} | {result.p99_ms:.1f}" for _, result in row]
         errors = sum(result.errors for _, result in row)
         click.echo(f"| {row[0][0]:,} | " + " | ".join(cells) + " |" + (f" {errors} errors" if errors else ""))
-    _FIGURES.mkdir(parents=True, exist_ok=True)
-    report.plot_growth(_FIGURES / f"{name}.svg", label, points)

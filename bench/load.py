@@ -63,6 +63,23 @@ def drive(server: Server, kind: str, load: Load) -> Result:
     )
 
 
+def combined(results: Sequence[Result]) -> Result:
+    """Returns what several servers, driven at once, have shown together; of the latencies the worst."""
+    calls = sum(result.calls for result in results)
+    return Result(
+        calls=calls,
+        rate=sum(result.rate for result in results),
+        cpu_us=sum(result.cpu_us * result.calls for result in results) / calls,
+        p50_ms=max(result.p50_ms for result in results),
+        p95_ms=max(result.p95_ms for result in results),
+        p99_ms=max(result.p99_ms for result in results),
+        resident_mib=sum(result.resident_mib for result in results),
+        threads=sum(result.threads for result in results),
+        switches=sum(result.switches * result.calls for result in results) / calls,
+        errors=sum(result.errors for result in results),
+    )
+
+
 def _ghz(address: str, load: Load) -> dict[str, Any]:
     if load.batch is None:
         data: Any = [{"username": name} for name in load.usernames]

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from bench.load import Result
 
@@ -48,16 +47,10 @@ def table(rounds: Rounds, baselines: Sequence[str]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def write_json(path: Path, sections: Mapping[str, Rounds], extra: Mapping[str, Any]) -> None:
+def write_json(path: Path, found: Mapping[str, object]) -> None:
     """Writes all that was measured, with what it was measured on."""
-    found = {
-        "machine": machine(),
-        **extra,
-        **{title: {name: [asdict(result) for result in results] for name, results in rounds.items()}
-           for title, rounds in sections.items()},
-    }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    path.write_text(json.dumps({"machine": machine(), **found}, indent=1, default=asdict) + "\n")
 
 
 def machine() -> dict[str, str]:
@@ -117,6 +110,25 @@ def plot_growth(path: Path, label: str, points: Mapping[str, Sequence[tuple[floa
         axes.set_title(title)
         axes.spines[["top", "right"]].set_visible(False)
     rate.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def plot_memory(path: Path, sizes: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    """Draws what each server holds, in MiB, over the calls that it has answered."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
+    for name, series in sizes.items():
+        axes.plot([calls for calls, _ in series], [size for _, size in series], marker="o", label=name)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("calls answered")
+    axes.set_title("resident memory, MiB")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 

@@ -82,7 +82,7 @@ class ServeSettings(StoreSettings):
     workers: int = Field(4, ge=1, le=256, description="Threads that answer calls, each with a store handle of its own.")
     share_handle: bool = Field(
         False,
-        description="One store handle for all workers: fewer sockets, and about a tenth more CPU per call.",
+        description="One store handle for all workers: fewer sockets and threads, but they lose the store together.",
     )
     unready_after: float = Field(
         10.0,

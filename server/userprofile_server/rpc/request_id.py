@@ -17,7 +17,7 @@ current: ContextVar[str] = ContextVar("request_id", default="-")
 # What callers send goes into our log lines and back over the wire: visible ASCII, and not much of it.
 _ACCEPTED = re.compile(r"[!-~]{1,128}")
 
-# Unlike any other process's, and then counted: a random number for each call costs it ten times more.
+# Unlike any other process's, and then counted, which costs a call less than drawing a number.
 _PROCESS = secrets.token_hex(8)
 _numbers = itertools.count(1)
 

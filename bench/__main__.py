@@ -59,7 +59,7 @@ def main() -> None:
 @click.option("--quick", is_flag=True, help="Four servers and closed loop alone: under two minutes.")
 def peers(rounds: int, seconds: float, quick: bool) -> None:
     """Compare all servers: closed loop, open loop at half of what they can do, batches, start-up."""
-    chosen = [peer for peer in PEERS if peer.quick or not quick]
+    chosen = [peer for peer in PEERS if (peer.quick or not quick) and not peer.alone]
     sections: dict[str, dict[str, list[Result]]] = {}
     extra: dict[str, object] = {}
     with running(chosen) as servers:
@@ -84,6 +84,10 @@ def peers(rounds: int, seconds: float, quick: bool) -> None:
         if not quick:
             extra["Python client"] = client_ratios(servers[OURS_SQLITE].address, rounds)
     if not quick:
+        for peer in (peer for peer in PEERS if peer.alone):
+            with running([EMPTY, FASTAPI, peer]) as servers:
+                same = dict.fromkeys(servers, load)
+                sections[f"closed loop, 16 in flight, {peer.name}"] = interleaved(servers, same, rounds)
         extra["seconds to listen"] = start_up([EMPTY, OURS_SQLITE, OURS_COUCHBASE], rounds)
     for title, found in sections.items():
         click.echo(f"\n{title}\n\n{report.table(found, [EMPTY.name, FASTAPI.name])}")

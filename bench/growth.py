@@ -2,7 +2,7 @@
 
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,12 +22,16 @@ Points = dict[str, list[tuple[float, Result]]]
 """By server: what grew, and what came of it."""
 
 
+KINDS = ("in-flight", "connections", "processes", "documents", "size", "memory")
+
+
 @click.command()
+@click.option("--only", multiple=True, type=click.Choice(KINDS), help="Of all kinds, only these.")
 @click.option("--rounds", default=3, show_default=True, help="Of each point; the median counts.")
 @click.option("--seconds", default=1.5, show_default=True, help="Of each load in each round.")
 @click.option("--documents", default=1_000_000, show_default=True, help="The most documents.")
 @click.option("--calls", default=1_000_000, show_default=True, help="Over which memory is watched.")
-def grow(rounds: int, seconds: float, documents: int, calls: int) -> None:
+def grow(only: Sequence[str], rounds: int, seconds: float, documents: int, calls: int) -> None:
     """Measure growth, and draw a plot for each kind."""
     in_flight = [(count, Load(seconds=seconds, in_flight=count)) for count in (1, 4, 16, 64, 256, 512)]
     connections = [  # longer, because connecting counts as well
@@ -36,21 +40,23 @@ def grow(rounds: int, seconds: float, documents: int, calls: int) -> None:
     ]
     users = [(count, count, 300) for count in (1_000, 10_000, 100_000, 1_000_000) if count <= documents]
     sizes = [(size, 1000, size) for size in (200, 1_000, 10_000, 100_000)]
-    found: dict[str, object] = {}
-
-    def keep(name: str, label: str, points: Points) -> None:
-        _print(label, points)
-        report.plot_growth(FIGURES / f"{name}.svg", label, points)
-        found[label] = points
-
-    keep("in-flight", "calls in flight", _series(in_flight, rounds))
-    keep("connections", "connections", _series(connections, rounds))
-    keep("processes", "processes", _processes(Load(seconds=seconds), rounds))
-    keep("documents", "documents", _sizes(users, seconds, rounds))
-    keep("size", "bytes of a document", _sizes(sizes, seconds, rounds))
-    memory = _endurance(calls)
-    report.plot_memory(FIGURES / "memory.svg", memory)
-    report.write_json(FIGURES / "growth.json", found | {"MiB of memory after calls": memory})
+    series: dict[str, tuple[str, Callable[[], Points]]] = {
+        "in-flight": ("calls in flight", lambda: _series(in_flight, rounds)),
+        "connections": ("connections", lambda: _series(connections, rounds)),
+        "processes": ("processes", lambda: _processes(Load(seconds=seconds), rounds)),
+        "documents": ("documents", lambda: _sizes(users, seconds, rounds)),
+        "size": ("bytes of a document", lambda: _sizes(sizes, seconds, rounds)),
+    }
+    for name, (label, measure) in series.items():
+        if name in (only or KINDS):
+            points = measure()
+            _print(label, points)
+            report.plot_growth(FIGURES / f"{name}.svg", label, points)
+            report.write_json(FIGURES / f"{name}.json", {label: points})
+    if "memory" in (only or KINDS):
+        memory = _endurance(calls)
+        report.plot_memory(FIGURES / "memory.svg", memory)
+        report.write_json(FIGURES / "memory.json", {"MiB of memory after calls": memory})
 
 
 @contextmanager

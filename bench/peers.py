@@ -26,6 +26,8 @@ class Peer:
     """Which of the run's stores it reads: "couchbase", "sqlite", or "none"."""
     quick: bool = False
     """Whether the short run has it too."""
+    alone: bool = False
+    """Whether the others would suffer from it while it does nothing: it is then measured after them."""
 
     def start(self, stores: Mapping[str, Mapping[str, str]], log: Path) -> Server:
         """Starts it on its store."""
@@ -45,6 +47,10 @@ OURS_SQLITE = Peer(
 OURS_COUCHBASE = Peer(
     name="userprofile, Couchbase", command=(OURS, "serve", "--listen", "127.0.0.1:0", *QUIET), quick=True
 )
+OURS_SHARED = Peer(
+    name="userprofile, Couchbase, one connection and 6 workers",
+    command=(OURS, "serve", "--listen", "127.0.0.1:0", "--share-handle", "--workers", "6", *QUIET),
+)
 FASTAPI = Peer(
     name="FastAPI, tuned", command=(PYTHON, "-m", "bench.servers.fastapi_server", "--tuned"), kind="http", quick=True
 )
@@ -52,8 +58,10 @@ PEERS = [
     EMPTY,
     OURS_SQLITE,
     OURS_COUCHBASE,
+    OURS_SHARED,
     FASTAPI,
-    Peer(name="FastAPI, as written", command=(PYTHON, "-m", "bench.servers.fastapi_server"), kind="http"),
+    # Each of its connections leaves threads behind, thousands in the end.
+    Peer(name="FastAPI, as written", command=(PYTHON, "-m", "bench.servers.fastapi_server"), kind="http", alone=True),
     Peer(name="naive grpcio", command=(PYTHON, "-m", "bench.servers.naive")),
     Peer(name="grpc.aio + acouchbase", command=(PYTHON, "-m", "bench.servers.aio")),
     Peer(name="Go + gocb", command=(GO,)),

@@ -77,8 +77,9 @@ test-package: $(INSTALLED) ## Build the wheel and the sdist, install and try the
 $(GRPCURL):
 	@GOBIN=$(abspath $(@D)) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 
-bench: $(BENCH) ## Measure the service beside its alternatives, for a quarter of an hour (needs Go)
+bench: $(BENCH) ## Measure the service beside its alternatives, and how it grows, for half an hour (needs Go)
 	@$(BIN)/python -m bench peers
+	@$(BIN)/python -m bench batches
 	@$(BIN)/python -m bench grow
 
 bench-quick: $(BENCH) ## The same in under two minutes, with four servers

@@ -58,7 +58,7 @@ def main() -> None:
 @click.option("--seconds", default=1.5, show_default=True, help="Of each load in each round.")
 @click.option("--quick", is_flag=True, help="Four servers and closed loop alone: under two minutes.")
 def peers(rounds: int, seconds: float, quick: bool) -> None:
-    """Compare all servers: closed loop, open loop at half of what they can do, batches, start-up."""
+    """Compare all servers: closed loop, open loop at half of what they can do, the Python client, start-up."""
     chosen = [peer for peer in PEERS if (peer.quick or not quick) and not peer.alone]
     sections: dict[str, dict[str, list[Result]]] = {}
     extra: dict[str, object] = {}
@@ -76,12 +76,6 @@ def peers(rounds: int, seconds: float, quick: bool) -> None:
                 for peer in servers
             }
             sections["open loop, half of saturation"] = interleaved(servers, half, rounds)
-        ours = {peer: server for peer, server in servers.items() if peer in (OURS_SQLITE, OURS_COUCHBASE)}
-        names = ["johndoe", *(f"user{number}" for number in range(1, 100))]
-        for size in (1, 10, 100):
-            batches = dict.fromkeys(ours, dataclasses.replace(load, batch=size, usernames=names))
-            sections[f"BatchGetUsers of {size}"] = interleaved(ours, batches, rounds)
-        if not quick:
             extra["Python client"] = client_ratios(servers[OURS_SQLITE].address, rounds)
     if not quick:
         for peer in (peer for peer in PEERS if peer.alone):
@@ -91,17 +85,37 @@ def peers(rounds: int, seconds: float, quick: bool) -> None:
         extra["seconds to listen"] = start_up([EMPTY, OURS_SQLITE, OURS_COUCHBASE], rounds)
     for title, found in sections.items():
         click.echo(f"\n{title}\n\n{report.table(found, [EMPTY.name, FASTAPI.name])}")
-    for peer in ours:
-        single = [result.cpu_us for result in closed[peer.name]]
-        for size in (1, 10, 100):
-            results = sections[f"BatchGetUsers of {size}"][peer.name]
-            per_user = statistics.median(b.cpu_us / size / one for b, one in zip(results, single, strict=True))
-            click.echo(f"{peer.name}: a user in a batch of {size} costs {per_user:.2f} of a GetUser")
     for title, value in extra.items():
         click.echo(f"{title}: {value}")
     folder = ROOT / "build" / "bench" if quick else FIGURES
     report.write_json(folder / "peers.json", extra | sections)
     report.plot_peers(folder / "peers.svg", closed)
+
+
+@main.command()
+@click.option("--rounds", default=9, show_default=True)
+@click.option("--seconds", default=1.5, show_default=True, help="Of each load in each round.")
+def batches(rounds: int, seconds: float) -> None:
+    """Compare what a user costs in a batch of 1, 10 and 100 with what it costs alone."""
+    names = ["johndoe", *(f"user{number}" for number in range(1, 100))]
+    load = Load(seconds=seconds, usernames=names)
+    loads = {"GetUser": load} | {
+        f"BatchGetUsers of {size}": dataclasses.replace(load, batch=size) for size in (1, 10, 100)
+    }
+    sections: dict[str, dict[str, list[Result]]] = {}
+    with running([OURS_SQLITE, OURS_COUCHBASE]) as servers, cores_apart(servers.values()):
+        for peer, server in servers.items():
+            found: dict[str, list[Result]] = {name: [] for name in loads}
+            for _ in range(rounds):
+                for name, each in loads.items():
+                    found[name].append(drive(server, peer.kind, each))
+            sections[peer.name] = found
+            click.echo(f"\n{peer.name}\n\n{report.table(found, ['GetUser'])}\n")
+            for name, each in loads.items():
+                if each.batch is not None:
+                    share = report.ratio(found, name, "GetUser") or 0
+                    click.echo(f"{name}: a user costs {share / each.batch:.3f} of a GetUser")
+    report.write_json(FIGURES / "batches.json", sections)
 
 
 @main.command()

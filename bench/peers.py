@@ -48,7 +48,7 @@ OURS_COUCHBASE = Peer(
     name="userprofile, Couchbase", command=(OURS, "serve", "--listen", "127.0.0.1:0", *QUIET), quick=True
 )
 OURS_SHARED = Peer(
-    name="userprofile, Couchbase, one connection and 6 workers",
+    name="userprofile, Couchbase, shared",
     command=(OURS, "serve", "--listen", "127.0.0.1:0", "--share-handle", "--workers", "6", *QUIET),
 )
 FASTAPI = Peer(

@@ -85,7 +85,7 @@ def plot_peers(path: Path, rounds: Rounds) -> None:
         names, middles, xerr=[low, high], color=["#3b6ea5" if "userprofile" in n else "#b0b7bf" for n in names]
     )
     axes.bar_label(bars, fmt="%.0f", padding=4)
-    axes.set_xlabel("server CPU, µs per call (median, and the spread of the rounds)")
+    axes.set_xlabel("server CPU, µs per call: median and spread")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
@@ -105,11 +105,13 @@ def plot_growth(path: Path, label: str, points: Mapping[str, Sequence[tuple[floa
         cpu.plot(steps, [result.cpu_us for _, result in series], marker="o", label=name)
     for axes, title in ((rate, "calls/s"), (cpu, "server CPU, µs per call")):
         axes.set_xscale("log")
+        axes.set_xticks(steps, [f"{step:,}" for step in steps])
+        axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.set_xlabel(label)
         axes.set_title(title)
         axes.spines[["top", "right"]].set_visible(False)
-    rate.legend(frameon=False)
+    rate.legend(frameon=False, loc="lower left")
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 
@@ -125,10 +127,11 @@ def plot_memory(path: Path, sizes: Mapping[str, Sequence[tuple[int, float]]]) ->
     for name, series in sizes.items():
         axes.plot([calls for calls, _ in series], [size for _, size in series], marker="o", label=name)
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("calls answered")
     axes.set_title("resident memory, MiB")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower left")
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 

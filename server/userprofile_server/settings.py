@@ -82,7 +82,10 @@ class ServeSettings(StoreSettings):
     workers: int = Field(4, ge=1, le=256, description="Threads that answer calls, each with a store handle of its own.")
     share_handle: bool = Field(
         False,
-        description="One store handle for all workers: fewer sockets and threads, but they lose the store together.",
+        description=(
+            "One store handle for all workers: fewer sockets and threads, with Couchbase less CPU too, but they lose"
+            " it together."
+        ),
     )
     unready_after: float = Field(
         10.0,

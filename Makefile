@@ -82,7 +82,7 @@ bench: $(BENCH) ## Measure the service beside its alternatives, and how it grows
 	@$(BIN)/python -m bench batches
 	@$(BIN)/python -m bench grow
 
-bench-quick: $(BENCH) ## The same in under two minutes, with four servers
+bench-quick: $(BENCH) ## Four servers alone, in a minute
 	@$(BIN)/python -m bench peers --quick --rounds 7 --seconds 0.7
 
 bench-compare: $(BENCH) ## Measure what the working tree costs against the commit BASE (main unless given)

@@ -56,7 +56,7 @@ def main() -> None:
 @main.command()
 @click.option("--rounds", default=9, show_default=True)
 @click.option("--seconds", default=1.5, show_default=True, help="Of each load in each round.")
-@click.option("--quick", is_flag=True, help="Four servers and closed loop alone: under two minutes.")
+@click.option("--quick", is_flag=True, help="Four servers and closed loop alone: a minute.")
 def peers(rounds: int, seconds: float, quick: bool) -> None:
     """Compare all servers: closed loop, open loop at half of what they can do, the Python client, start-up."""
     chosen = [peer for peer in PEERS if (peer.quick or not quick) and not peer.alone]

@@ -1,6 +1,5 @@
 """How it grows: over calls in flight, connections, processes, documents and their size, and a million calls."""
 
-import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +17,8 @@ from bench.stores import running_stores
 FIGURES = ROOT / "docs" / "performance"
 _PEERS = [OURS_SQLITE, OURS_COUCHBASE]
 
-Points = dict[str, list[tuple[float, Result]]]
-"""By server: what grew, and what came of it."""
+Points = dict[str, list[tuple[float, list[Result]]]]
+"""By server: what grew, and what came of it in each round."""
 
 
 KINDS = ("in-flight", "connections", "processes", "documents", "size", "memory")
@@ -79,7 +78,7 @@ def _series(loads: Sequence[tuple[int, Load]], rounds: int) -> Points:
     points: Points = {}
     for peer in _PEERS:
         with _servers(peer) as (server,):
-            points[peer.name] = [(step, _median(server, peer, load, rounds)) for step, load in loads]
+            points[peer.name] = [(step, _rounds(server, peer, load, rounds)) for step, load in loads]
     return points
 
 
@@ -90,7 +89,7 @@ def _sizes(steps: Sequence[tuple[int, int, int]], seconds: float, rounds: int) -
         load = Load(seconds=seconds, usernames=usernames)
         for peer in _PEERS:
             with _servers(peer, users=count, size=size) as (server,):
-                points[peer.name].append((step, _median(server, peer, load, rounds)))
+                points[peer.name].append((step, _rounds(server, peer, load, rounds)))
     return points
 
 
@@ -104,18 +103,12 @@ def _processes(load: Load, rounds: int) -> Points:
                     combined(list(drivers.map(drive, servers, [peer.kind] * count, [load] * count)))
                     for _ in range(rounds)
                 ]
-            points[peer.name].append((count, _middle(together)))
+            points[peer.name].append((count, together))
     return points
 
 
-def _median(server: Server, peer: Peer, load: Load, rounds: int) -> Result:
-    return _middle([drive(server, peer.kind, load) for _ in range(rounds)])
-
-
-def _middle(results: Sequence[Result]) -> Result:
-    """Returns the result whose CPU for each call is the median."""
-    middle = statistics.median_low(result.cpu_us for result in results)
-    return next(result for result in results if result.cpu_us == middle)
+def _rounds(server: Server, peer: Peer, load: Load, rounds: int) -> list[Result]:
+    return [drive(server, peer.kind, load) for _ in range(rounds)]
 
 
 def _endurance(calls: int) -> dict[str, list[tuple[int, float]]]:
@@ -139,6 +132,10 @@ def _print(label: str, points: Points) -> None:
     click.echo(f"\n| {label} | " + " | ".join(f"{peer}, calls/s | CPU µs/call | p99 ms" for peer in points) + " |")
     click.echo("| --- " * (1 + 3 * len(points)) + "|")
     for row in zip(*points.values(), strict=True):
-        cells = [f"{result.rate:,.0f} | {result.cpu_us:.0f} | {result.p99_ms:.1f}" for _, result in row]
-        errors = sum(result.errors for _, result in row)
+        cells = [
+            f"{report.median(results, 'rate'):,.0f} | {report.median(results, 'cpu_us'):.0f}"
+            f" | {report.median(results, 'p99_ms'):.1f}"
+            for _, results in row
+        ]
+        errors = sum(result.errors for _, results in row for result in results)
         click.echo(f"| {row[0][0]:,} | " + " | ".join(cells) + " |" + (f" {errors} errors" if errors else ""))

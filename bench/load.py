@@ -49,11 +49,17 @@ class Result:
 
 
 def drive(server: Server, kind: str, load: Load) -> Result:
-    """Runs `load` on a server of this kind, "grpc" or "http"."""
+    """Runs `load` on a server of this kind, "grpc" or "http".
+
+    Raises:
+        RuntimeError: the load couldn't be run, or not one call was answered: errors alone would look cheap.
+    """
     before = server.usage()
     found = (_vegeta if kind == "http" else _ghz)(server.address, load)
     after = server.usage()
     calls = found["calls"]
+    if found["errors"] == calls:
+        raise RuntimeError(f"{server.address}: none of {calls} calls was answered")
     return Result(
         cpu_us=(after.cpu_seconds - before.cpu_seconds) / calls * 1e6,
         resident_mib=after.resident_bytes / 2**20,

@@ -54,7 +54,7 @@ class Server:
     def usage(self) -> Usage:
         """Returns what the process and its children have used so far."""
         cpu = resident = threads = switches = 0
-        for pid in self._family():
+        for pid in self.family():
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             cpu += int(fields[11]) + int(fields[12])
             threads += int(fields[17])
@@ -64,13 +64,6 @@ class Server:
                     if "ctxt_switches" in row:
                         switches += int(row.split()[1])
         return Usage(cpu / _TICKS, resident * _PAGE, threads, switches)
-
-    def run_on(self, cores: Iterable[int]) -> None:
-        """Moves it, with its children and all threads that it has or will have, to these cores."""
-        for pid in self._family():
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                with suppress(ProcessLookupError):
-                    os.sched_setaffinity(int(task.name), cores)
 
     def stop(self) -> None:
         """Ends it."""
@@ -92,39 +85,49 @@ class Server:
         """Ends it."""
         self.stop()
 
-    def _family(self) -> list[int]:
-        children: dict[int, list[int]] = {}
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = path.read_text().rpartition(")")[2].split()
-            except OSError:  # ended meanwhile
-                continue
-            children.setdefault(int(fields[1]), []).append(int(path.parent.name))
-        family = [self._process.pid]
-        for pid in family:
-            family += children.get(pid, [])
-        return family
+    def family(self) -> list[int]:
+        """Returns the ids of its process and of all below it."""
+        return _family(self._process.pid)
 
 
 @contextmanager
 def cores_apart(servers: Iterable[Server]) -> Iterator[None]:
-    """Gives the servers one core, and this process and what it starts all others, while the block lasts.
+    """Gives the servers one core, and this process and all else below it the others, while the block lasts.
 
     Where threads of one interpreter wander between cores, what they pay for its lock depends on chance: the same
-    server took between 150 and 250 µs a call. On a core of its own it is within a few percent.
-    On a machine with one core, nothing is done.
+    server took between 150 and 300 µs a call. On a machine with one core, nothing is done.
     """
-    servers = list(servers)
     if len(_CORES) == 1:
         yield
         return
     own = {max(_CORES)}
-    for server in servers:
-        server.run_on(own)
-    os.sched_setaffinity(0, _CORES - own)
+    theirs = {pid for server in servers for pid in server.family()}
     try:
+        _move(theirs, own)
+        _move(set(_family(os.getpid())) - theirs, _CORES - own)
         yield
     finally:
-        os.sched_setaffinity(0, _CORES)
-        for server in servers:
-            server.run_on(_CORES)
+        _move(_family(os.getpid()), _CORES)
+
+
+def _move(pids: Iterable[int], cores: Iterable[int]) -> None:
+    """Moves processes, with all threads that they have or will have, to these cores."""
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), cores)
+
+
+def _family(pid: int) -> list[int]:
+    """Returns the ids of a process and of all below it."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # ended meanwhile
+            continue
+        children.setdefault(int(fields[1]), []).append(int(path.parent.name))
+    family = [pid]
+    for member in family:
+        family += children.get(member, [])
+    return family

@@ -36,11 +36,11 @@ def table(rounds: Rounds, baselines: Sequence[str]) -> str:
                 f"{statistics.median(cpu):.0f}",
                 f"{min(cpu):.0f} to {max(cpu):.0f}",
                 *("" if value is None else f"{value:.2f}" for value in ratios),
-                f"{_median(results, 'rate'):,.0f}",
-                *(f"{_median(results, field):.1f}" for field in ("p50_ms", "p95_ms", "p99_ms")),
-                f"{_median(results, 'resident_mib'):.0f}",
-                f"{_median(results, 'threads'):.0f}",
-                f"{_median(results, 'switches'):.1f}",
+                f"{median(results, 'rate'):,.0f}",
+                *(f"{median(results, field):.1f}" for field in ("p50_ms", "p95_ms", "p99_ms")),
+                f"{median(results, 'resident_mib'):.0f}",
+                f"{median(results, 'threads'):.0f}",
+                f"{median(results, 'switches'):.1f}",
                 str(sum(result.errors for result in results)),
             ]
         )
@@ -91,8 +91,8 @@ def plot_peers(path: Path, rounds: Rounds) -> None:
     pyplot.close(figure)
 
 
-def plot_growth(path: Path, label: str, points: Mapping[str, Sequence[tuple[float, Result]]]) -> None:
-    """Draws calls/s and CPU for each call over what grows."""
+def plot_growth(path: Path, label: str, points: Mapping[str, Sequence[tuple[float, Sequence[Result]]]]) -> None:
+    """Draws calls/s and CPU for each call over what grows, as medians of the rounds."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -101,8 +101,8 @@ def plot_growth(path: Path, label: str, points: Mapping[str, Sequence[tuple[floa
     figure, (rate, cpu) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for name, series in points.items():
         steps = [step for step, _ in series]
-        rate.plot(steps, [result.rate for _, result in series], marker="o", label=name)
-        cpu.plot(steps, [result.cpu_us for _, result in series], marker="o", label=name)
+        rate.plot(steps, [median(results, "rate") for _, results in series], marker="o", label=name)
+        cpu.plot(steps, [median(results, "cpu_us") for _, results in series], marker="o", label=name)
     for axes, title in ((rate, "calls/s"), (cpu, "server CPU, µs per call")):
         axes.set_xscale("log")
         axes.set_xticks(steps, [f"{step:,}" for step in steps])
@@ -136,5 +136,6 @@ def plot_memory(path: Path, sizes: Mapping[str, Sequence[tuple[int, float]]]) ->
     pyplot.close(figure)
 
 
-def _median(results: Sequence[Result], field: str) -> float:
+def median(results: Sequence[Result], field: str) -> float:
+    """Returns the median of one of the figures of a Result."""
     return statistics.median(getattr(result, field) for result in results)

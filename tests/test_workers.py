@@ -65,19 +65,39 @@ def test_what_is_submitted_is_called_with_its_arguments(workers: Workers) -> Non
     eventually(lambda: heard == ["a", "b"], "called")
 
 
-def test_the_callback_comes_once_whether_it_was_added_before_the_end_or_after(workers: Workers) -> None:
+def test_the_callback_that_is_added_before_the_end_comes_with_it(workers: Workers) -> None:
     done: list[object] = []
     release = threading.Event()
-    early = workers.submit(release.wait)
-    early.add_done_callback(done.append)
+    submission = workers.submit(release.wait)
+    submission.add_done_callback(done.append)
     assert done == []
     release.set()
-    eventually(lambda: done == [early], "told")
-    ended = threading.Event()
-    late = workers.submit(ended.set)
-    ended.wait(10)
-    late.add_done_callback(done.append)
-    eventually(lambda: done == [early, late], "told")
+    eventually(lambda: done == [submission], "told")
+
+
+def test_the_callback_that_is_added_after_the_end_comes_at_once() -> None:
+    workers = Workers(1, open_nothing, probe_timeout=1)
+    workers.open(10)
+    over, next_one, done = threading.Event(), threading.Event(), list[object]()
+    submission = workers.submit(over.set)
+    workers.submit(next_one.set)
+    assert next_one.wait(10)  # the one worker is through with the first
+    submission.add_done_callback(done.append)
+    assert done == [submission]
+    workers.close()
+
+
+def test_a_worker_survives_a_callback_that_goes_wrong(workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
+    release = threading.Event()
+
+    def fail(_: object) -> None:
+        raise ValueError
+
+    for _ in range(2):
+        workers.submit(release.wait).add_done_callback(fail)
+    release.set()
+    assert len(on_each(workers, 2)) == 2
+    assert [record.getMessage() for record in caplog.records] == ["a callback failed after a call"] * 2
 
 
 @pytest.mark.parametrize("error", [ValueError(), SystemExit()])

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class Submission:
-    """What `Workers.submit` returns: of a Future that which grpc uses. A whole Future would cost each call far more."""
+    """What `Workers.submit` returns: no more of a Future than grpc asks for, because a whole one costs every call."""
 
     __slots__ = ("_callback", "_first", "_work")
 
@@ -27,7 +27,7 @@ class Submission:
         self._first = threading.Lock()
 
     def add_done_callback(self, callback: "Callable[[Submission], object]") -> None:
-        """Has `callback` called once the work is done, by the worker, or at once if it is done. Only one is kept."""
+        """Has `callback` called once the work is done: by the worker, or at once if it is. Takes one only."""
         self._callback = callback
         self._arrive()
 
@@ -42,11 +42,17 @@ class Submission:
     def _arrive(self) -> None:
         # The one who adds the callback and the one who has done the work: the second of them makes the call.
         if not self._first.acquire(blocking=False) and self._callback is not None:
-            self._callback(self)
+            try:
+                self._callback(self)
+            except Exception:  # noqa: BLE001, grpc's, as a Future does it
+                _log.exception("a callback failed after a call")
 
 
 class Workers:
-    """The executor of a grpc.server. Every thread of it owns one handle on the store."""
+    """The executor of a grpc.server. Every thread of it owns one handle on the store.
+
+    The threads are daemons: a process that ends without `close` doesn't wait for the calls that they answer.
+    """
 
     def __init__(
         self, count: int, open_store: Callable[[], UserStore], *, probe_timeout: float, share_handle: bool = False
@@ -95,7 +101,7 @@ class Workers:
         return handle
 
     def waiting(self) -> int:
-        """How many calls no worker has begun with."""
+        """How much in the queue no worker has begun with: calls, but also what `hold` and `close` have put there."""
         return self._queue.qsize()
 
     def answered_at(self) -> float:

@@ -83,8 +83,8 @@ class ServeSettings(StoreSettings):
     share_handle: bool = Field(
         False,
         description=(
-            "One store handle for all workers: fewer sockets and threads, with Couchbase less CPU too, but they lose"
-            " it together."
+            "One store handle for all workers: fewer sockets and threads, and less CPU for a process with one core on"
+            " Couchbase; but they lose it together."
         ),
     )
     unready_after: float = Field(

@@ -39,7 +39,7 @@ def test_calls_in_progress_finish_and_watchers_hear_of_the_end(serve: Serve) -> 
         calls = [callers.submit(server.get_user, "johndoe", timeout=30) for _ in range(6)]  # two of them queue
         for _ in range(4):
             assert held.begun.acquire(timeout=10)
-        eventually(lambda: server.server._workers.waiting() == 2, "two calls are queued")
+        eventually(lambda: server.server._workers._queue.qsize() == 2, "two calls are queued")
         stop = threading.Thread(target=server.server.stop)
         stop.start()
         assert [response.status for response in watch] == [NOT_SERVING]  # and then the stream has ended

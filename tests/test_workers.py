@@ -116,7 +116,7 @@ def test_held_workers_begin_with_nothing_newer(workers: Workers) -> None:
     done = threading.Event()
     with workers.hold():
         workers.submit(done.set)
-        eventually(lambda: workers.waiting() == 1, "they hold, and the call waits")
+        eventually(lambda: workers._queue.qsize() == 1, "they hold, and the call waits")
         assert not done.is_set()
     assert done.wait(10)
 
@@ -137,7 +137,7 @@ def test_closing_waits_for_the_work_that_has_begun_and_drops_the_rest(workers: W
     workers.submit(dropped.set)
     closing = threading.Thread(target=workers.close)
     closing.start()
-    eventually(lambda: workers.waiting() == 2, "only the word to end is in the queue")
+    eventually(lambda: workers._queue.qsize() == 2, "only the word to end is in the queue")
     assert closing.is_alive()
     release.set()
     closing.join(10)

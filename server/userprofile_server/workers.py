@@ -100,10 +100,6 @@ class Workers:
         handle: StoreHandle = self._own.handle
         return handle
 
-    def waiting(self) -> int:
-        """How much in the queue no worker has begun with: calls, but also what `hold` and `close` have put there."""
-        return self._queue.qsize()
-
     def answered_at(self) -> float:
         """When any of the handles was last seen to get an answer, by the monotonic clock."""
         return max(handle.answered_at for handle in self._handles)

@@ -255,6 +255,20 @@ def test_a_put_that_fails_says_so_and_may_be_repeated(cluster: TestCluster, stor
     assert store.put(documents, timeout=5) == 50
 
 
+def test_a_put_stores_what_belongs_to_the_nodes_that_are_left_and_says_that_one_is_lost() -> None:
+    documents = [Document(f"user{number}", document(f"user{number}")) for number in range(50)]
+    with TestCluster(3) as cluster:
+        store = open_store(couchbase_settings(f"couchbase://{cluster.hosts}/default"))
+        cluster.stop(2)
+        with raises(StoreUnavailableError):
+            store.put(documents, timeout=0.5)
+        stored = sum(cluster.stored(f"userprofile::user{number}") is not None for number in range(50))
+        assert 0 < stored < 50
+        cluster.start(2)
+        assert store.put(documents, timeout=5) == stored
+        store.close()
+
+
 def test_corrupt_documents_stay_unseen_here_too(cluster: TestCluster, store: UserStore) -> None:
     cluster.put(KEY, b"not json: " + CANARY.encode(), flags=0x04000004)
     with raises(CorruptDocumentError):

@@ -38,8 +38,7 @@ def get_many(store: UserStore, *usernames: str) -> dict[str, Outcome]:
 
 
 def put(store: UserStore, *documents: Document) -> int:
-    # Long: of thousands at once on three nodes some were not sent within 5 seconds, on a machine with more to do.
-    return store.put(documents, timeout=30)
+    return store.put(documents, timeout=5)
 
 
 def johndoe(**fields: object) -> Document:

@@ -1,5 +1,6 @@
 """The store for those who outgrow one machine: documents in a Couchbase bucket, through the official SDK."""
 
+import contextlib
 import os
 import secrets
 from collections.abc import Sequence
@@ -12,13 +13,20 @@ from couchbase.auth import Authenticator, CertificateAuthenticator, PasswordAuth
 from couchbase.cluster import Cluster
 from couchbase.collection import Collection
 from couchbase.constants import FMT_JSON
-from couchbase.exceptions import CouchbaseException, DocumentExistsException, DocumentNotFoundException
+from couchbase.diagnostics import ServiceType
+from couchbase.exceptions import (
+    CouchbaseException,
+    DocumentExistsException,
+    DocumentNotFoundException,
+    UnAmbiguousTimeoutException,
+)
 from couchbase.options import (
     ClusterOptions,
     ClusterTimeoutOptions,
     GetMultiOptions,
     InsertMultiOptions,
     UpsertMultiOptions,
+    WaitUntilReadyOptions,
 )
 from couchbase.transcoder import Transcoder
 
@@ -30,6 +38,7 @@ from userprofile_server.stores.base import Document, Outcome, UserStore
 from userprofile_server.stores.couchbase_errors import translate
 
 _PROBE_KEYS = 8
+_NODES_SECONDS = 0.5
 _MIN_TIMEOUT = 0.001  # the SDK takes 0 for "the default"
 
 
@@ -156,6 +165,7 @@ class CouchbaseUserStore:
             return 0
         per_operation = timedelta(seconds=max(timeout, _MIN_TIMEOUT))
         try:
+            self._wait_for_nodes(min(timeout, _NODES_SECONDS))
             inserted = self._collection.insert_multi(latest, InsertMultiOptions(timeout=per_operation))
             existing = {key: latest[key] for key in _failures(inserted, but=DocumentExistsException)}
             if existing:
@@ -192,6 +202,16 @@ class CouchbaseUserStore:
         found = {key: result.value for key, result in answer.results.items()}
         missing = DocumentNotFoundException
         return found, {key: error for key, error in answer.exceptions.items() if not isinstance(error, missing)}
+
+    def _wait_for_nodes(self, seconds: float) -> None:
+        """Gives the connections to all nodes time to be made; a node that is lost isn't waited for any longer.
+
+        An operation that the SDK keeps for a node whose connection is just being completed can be left behind,
+        and times out without having been sent. With thousands sent right after `open_couchbase` one now and then was.
+        """
+        with contextlib.suppress(UnAmbiguousTimeoutException):
+            options = WaitUntilReadyOptions(service_types=[ServiceType.KeyValue])
+            self._cluster.wait_until_ready(timedelta(seconds=max(seconds, _MIN_TIMEOUT)), options)
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:  # the SDK's threads didn't come along: a call would hang, past its timeout

@@ -34,3 +34,7 @@ def test_a_corrupt_document_is_logged_under_the_calls_request_id_without_the_use
 def test_at_debug_level_the_operator_learns_whose_document_it_is(user_store_url: str) -> None:
     lines = lines_of(user_store_url, "debug")
     assert any("the document of 'broken' is corrupt" in line and "[asking-for-6]" in line for line in lines)
+
+
+def test_at_error_level_a_server_that_is_well_is_silent_and_so_is_grpc(user_store_url: str) -> None:
+    assert lines_of(user_store_url, "error") == []

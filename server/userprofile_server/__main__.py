@@ -1,10 +1,20 @@
 """Entry point of `userprofile-server` and of `python -m userprofile_server`."""
 
+import os
 import sys
+
+GRPC_EXPERIMENTS = "-event_engine_listener"
+"""Lets the thread that waits for gRPC's events read the sockets too, as it did before grpcio 1.80.
+
+Its event engine does so in threads of its own, and handing over what they have read takes 40 µs of CPU a call
+(docs/performance.md). gRPC names this switch for those who need it, and means to remove it: then grpcio says
+"Unknown experiment" at the start, test_logs.py fails, and this line goes. https://github.com/grpc/grpc/pull/42150
+"""
 
 
 def main() -> None:
     """Runs the operators' command line, or says what to install when only the client is here."""
+    os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)  # before grpc is imported, which reads it
     try:
         from userprofile_server.cli import cli
     except ModuleNotFoundError as error:

@@ -103,7 +103,8 @@ def resources() -> Counter[str]:
             found[
                 (entry / "comm").read_text() if entry.parent.name == "task" else str(entry.readlink()).partition(":")[0]
             ] += 1
-    del found["event_engine\n"]  # grpc's, as many as the last seconds' calls have needed
+    for thread in ("event_engine\n", "grpc_global_tim\n"):  # grpc's, as many as the last seconds' calls have needed
+        del found[thread]
     del found["socket"]  # the SDK takes its time to connect again to nodes that it has no need of yet
     return found
 

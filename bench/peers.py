@@ -49,7 +49,7 @@ OURS_COUCHBASE = Peer(
 )
 OURS_SHARED = Peer(
     name="userprofile, Couchbase, shared",
-    command=(OURS, "serve", "--listen", "127.0.0.1:0", "--share-handle", "--workers", "6", *QUIET),
+    command=(OURS, "serve", "--listen", "127.0.0.1:0", "--share-handle", "--workers", "8", *QUIET),
 )
 FASTAPI = Peer(
     name="FastAPI, tuned", command=(PYTHON, "-m", "bench.servers.fastapi_server", "--tuned"), kind="http", quick=True

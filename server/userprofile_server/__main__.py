@@ -6,9 +6,10 @@ import sys
 GRPC_EXPERIMENTS = "-event_engine_listener"
 """Lets the thread that waits for gRPC's events read the sockets too, as it did before grpcio 1.80.
 
-Its event engine does so in threads of its own, and handing over what they have read takes 40 µs of CPU a call
-(docs/performance.md). gRPC names this switch for those who need it, and means to remove it: then grpcio says
-"Unknown experiment" at the start, test_logs.py fails, and this line goes. https://github.com/grpc/grpc/pull/42150
+Its event engine does so in threads of its own, and handing over what they have read takes 40 µs of CPU a call on
+one core (docs/performance.md). gRPC's maintainers name the switch in https://github.com/grpc/grpc/pull/34100 and
+mean to remove it, https://github.com/grpc/grpc/pull/42150: then grpcio says "Unknown experiment" at the start,
+test_logs.py fails, and this line goes.
 """
 
 

@@ -21,6 +21,7 @@ from userprofile.errors import (
     UserNotFoundError,
     UserProfileError,
 )
+from userprofile.text_input import BYTE_ORDER_MARK, TextInputError, read_lines
 from userprofile.user import User
 
 _FOUND, _FAILED, _INVALID, _NOT_FOUND, _UNAVAILABLE = range(5)
@@ -67,15 +68,17 @@ def get(client: UserProfileClient, username: str, as_json: bool) -> None:
 def batch(client: UserProfileClient, usernames: tuple[str, ...]) -> None:
     """Print what there is to say of each of USERNAMES, as JSON lines in their order.
 
-    Without USERNAMES it reads them from stdin, one a line and any number of them. Names are asked for by the hundred,
-    four hundred ahead: the first answer comes once so many are there, or the input ends.
+    Without USERNAMES it reads them from stdin, one a line and any number of them; blank lines are skipped. UTF-8,
+    UTF-16, UTF-32 and gzip are read, with any line ends. Names are asked for by the hundred, four hundred ahead: the
+    first answer comes once so many are there, or the input ends.
 
     Each name gets a line: {"username": …, "user": {…}}, with null as the user if nobody has the name, or
     {"username": …, "error": {"code": …, "reason": …, "message": …, "request_id": …}}. The exit status is that of the
     worst outcome.
     """
     statuses: Counter[int] = Counter()
-    for username, outcome in client.iter_users(usernames or _lines_of_stdin()):
+    stdin = _NamesOfStdin()
+    for username, outcome in client.iter_users(usernames or stdin):
         line: dict[str, object] = {"username": username}
         if isinstance(outcome, User):
             statuses[_FOUND] += 1
@@ -97,6 +100,9 @@ def batch(client: UserProfileClient, usernames: tuple[str, ...]) -> None:
     sys.stdout.flush()
     failed = statuses.total() - statuses[_FOUND] - statuses[_NOT_FOUND]
     click.echo(f"{statuses[_FOUND]} found, {statuses[_NOT_FOUND]} not found, {failed} failed", err=True)
+    if stdin.problem is not None:
+        click.echo(f"error: {stdin.problem}", err=True)
+        statuses[_FAILED] += 1
     sys.exit(next((status for status in _BY_SEVERITY if statuses[status]), _FOUND))
 
 
@@ -124,11 +130,25 @@ def completion(shell: str) -> None:
     click.echo(complete(main, {}, "userprofile", "_USERPROFILE_COMPLETE").source())
 
 
-def _lines_of_stdin() -> Iterator[str]:
-    if sys.stdin.isatty():
-        click.echo("usernames, one a line; end with Ctrl-D:", err=True)
-    for line in sys.stdin.buffer:
-        yield line.rstrip(b"\r\n").decode(errors="surrogateescape")  # what isn't text is refused by its name
+class _NamesOfStdin:
+    """The usernames that stdin lists. What ends them early is its `problem`: the names before it are asked for."""
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        if sys.stdin.isatty():
+            click.echo("usernames, one a line; end with Ctrl-D:", err=True)
+        try:
+            for number, line in enumerate(read_lines(sys.stdin.buffer), start=1):
+                if BYTE_ORDER_MARK in line:
+                    click.echo(f"warning: line {number} has a byte order mark inside: are these two files?", err=True)
+                if line.strip(" \t"):
+                    yield line  # what isn't text is refused by its name
+        except TextInputError as error:
+            self.problem = f"standard input is {error}"
+        except OSError as error:
+            self.problem = f"standard input can't be read: {error.strerror}"
 
 
 def _exit_status(error: UserProfileError) -> int:

@@ -1,8 +1,10 @@
 """`userprofile batch`, `health` and `completion`, and the options of a connection; `get` is in tests/test_cli.py."""
 
+import gzip
 import json
 import os
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -45,14 +47,39 @@ class TestBatch:
         assert done.stderr == "2 found, 1 not found, 0 failed\n"
         assert done.returncode == 3
 
-    def test_reads_names_from_stdin_whatever_their_line_ends(self, server: FakeUserProfileServer) -> None:
-        done = userprofile(server, "batch", stdin="johndoe\njürgen 🦊\r\njohndoe".encode())
-        assert [line["username"] for line in lines(done)] == ["johndoe", "jürgen 🦊", "johndoe"]
-        assert done.returncode == 0
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_reads_names_from_stdin_whatever_their_form(
+        self, server: FakeUserProfileServer, encoding: str, packed: bool
+    ) -> None:
+        text = "johndoe\n\njürgen 🦊\r\n  \njohndoe\r\ufeffjohndoe".encode(encoding)
+        done = userprofile(server, "batch", stdin=gzip.compress(text) if packed else text)
+        assert [line["username"] for line in lines(done)] == ["johndoe", "jürgen 🦊", "johndoe", "johndoe"]
+        assert (done.returncode, done.stderr) == (0, "4 found, 0 not found, 0 failed\n")
+
+    def test_asks_for_the_names_before_what_cannot_be_read(self, server: FakeUserProfileServer) -> None:
+        done = userprofile(server, "batch", stdin="johndoe\njohndoe\n".encode("utf-16") + b"x")
+        assert [line["username"] for line in lines(done)] == ["johndoe", "johndoe"]
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == (
+            "error: standard input is UTF-16, but cut off within a character or damaged"
+        )
+
+    def test_says_what_its_input_is_where_that_is_no_text(self, server: FakeUserProfileServer, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "names.zip", "w") as archive:
+            archive.writestr("names", "johndoe\n")
+        done = userprofile(server, "batch", stdin=(tmp_path / "names.zip").read_bytes())
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.splitlines()[-1] == "error: standard input is a zip archive: unpack it first"
+
+    def test_tells_of_two_files_that_were_joined_within_a_line(self, server: FakeUserProfileServer) -> None:
+        done = userprofile(server, "batch", stdin="johndoe\njohndoe\ufeffnobody\n".encode())
+        assert [line["user"] is None for line in lines(done)] == [False, True]
+        assert "warning: line 2 has a byte order mark inside" in done.stderr
 
     def test_gives_every_line_an_answer(self, server: FakeUserProfileServer) -> None:
         server.fail("CORRUPT_DOCUMENT", username="corrupt")
-        done = userprofile(server, "batch", stdin=b"johndoe\n\n\xff\ncorrupt\n" + b"x" * 100_000 + b"\nnobody\n")
+        done = userprofile(server, "batch", stdin=b"johndoe\n\0\n\xff\ncorrupt\n" + b"x" * 100_000 + b"\nnobody\n")
         found, empty, not_text, corrupt, too_long, nobody = lines(done)
         assert found["user"]
         for line in (empty, not_text, too_long):

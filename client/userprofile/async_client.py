@@ -9,7 +9,7 @@ from typing import Self, TypeVar, Unpack
 import grpc
 import grpc.aio
 
-from userprofile.answers import Outcome, outcome_of
+from userprofile.answers import Outcome, lenient, outcome_of, understood
 from userprofile.batches import BATCHES_IN_FLIGHT, Batch, check_several, collect, split
 from userprofile.calls import Call, Calls, check_token
 from userprofile.channel import ChannelOptions, Endpoint
@@ -118,7 +118,8 @@ class AsyncUserProfileClient:
         async with self._open(self._endpoint.unbalanced) as channel:
             self._checking.add(channel)
             try:
-                return is_serving(await self._answer(health_check(channel)(HEALTH_REQUEST, **call.arguments), call))
+                check = health_check(lenient(channel))
+                return is_serving(await self._answer(check(HEALTH_REQUEST, **call.arguments), call))
             finally:
                 self._checking.discard(channel)
 
@@ -150,7 +151,7 @@ class AsyncUserProfileClient:
         if self._loop is None:
             # A channel of grpc.aio belongs to the loop that it is made in, so it isn't made before there is one.
             self._channel = self._open(self._endpoint.balanced)
-            self._stub = pb_grpc.UserProfileServiceStub(self._channel)
+            self._stub = pb_grpc.UserProfileServiceStub(lenient(self._channel))
             self._loop = loop
         elif self._loop is not loop:
             raise RuntimeError("this client belongs to another event loop; make one for each")
@@ -179,7 +180,7 @@ class AsyncUserProfileClient:
 
     async def _answer(self, asked: Awaitable[T], call: Call) -> T:
         try:
-            return await self._or_closed(asked, call.request_id)
+            return understood(await self._or_closed(asked, call.request_id), call.request_id)
         except grpc.RpcError as error:
             raise from_rpc_error(error, call.request_id) from None
 

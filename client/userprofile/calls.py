@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from userprofile.errors import REQUEST_ID
 from userprofile.options import Metadata, ServingContext
 
 MAX_TIMEOUT = 86_400
@@ -17,7 +18,6 @@ _AUTHORIZATION_KEY = "authorization"
 _OPTION_OF = {REQUEST_ID_KEY: "request_id", _AUTHORIZATION_KEY: "token"}
 _PASSED_ON = frozenset({REQUEST_ID_KEY, "traceparent", "tracestate"})
 
-_REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _TOKEN = re.compile(r"[!-~]+")
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _VALUE = re.compile(r"[ -~]*")
@@ -88,7 +88,7 @@ class Calls:
             sent += ((key, value) for key, value in received.items() if key not in own)
         if request_id is None:
             request_id = secrets.token_hex(16)  # not from `random`, whose sequence may be somebody's own
-        elif not _REQUEST_ID.fullmatch(request_id):
+        elif not REQUEST_ID.fullmatch(request_id):
             raise ValueError("a request id has 1 to 128 visible ASCII characters")
         sent.append((REQUEST_ID_KEY, request_id))
         if token is not None:
@@ -131,6 +131,6 @@ def _passed_on(received: Iterable[Any] | None) -> dict[str, str]:
         if key in _PASSED_ON and isinstance(value, str) and _VALUE.fullmatch(value):
             # One header in several lines is one with commas (RFC 9110, 5.3).
             passed_on[key] = f"{passed_on[key]},{value}" if key == "tracestate" and key in passed_on else value
-    if not _REQUEST_ID.fullmatch(passed_on.get(REQUEST_ID_KEY, "")):
+    if not REQUEST_ID.fullmatch(passed_on.get(REQUEST_ID_KEY, "")):
         passed_on.pop(REQUEST_ID_KEY, None)
     return passed_on

@@ -21,6 +21,7 @@ from userprofile.errors import (
     UserNotFoundError,
     UserProfileError,
 )
+from userprofile.printable import printable
 from userprofile.text_input import BYTE_ORDER_MARK, TextInputError, read_lines
 from userprofile.user import User
 
@@ -174,4 +175,4 @@ def _printable(value: str | bool | None) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     # A profile's text must not steer the terminal that it is shown on.
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in value)
+    return printable(value)

@@ -7,7 +7,7 @@ from typing import Any, Self, Unpack
 
 import grpc
 
-from userprofile.answers import Outcome, outcome_of
+from userprofile.answers import Outcome, lenient, outcome_of, understood
 from userprofile.batches import BATCHES_IN_FLIGHT, Batch, check_several, collect, split
 from userprofile.calls import Call, Calls, check_token
 from userprofile.channel import ChannelOptions, Endpoint
@@ -73,7 +73,7 @@ class UserProfileClient:
         self._token = token
         self._channel = self._open(self._endpoint.balanced)
         self._checking: set[grpc.Channel] = set()
-        self._stub = pb_grpc.UserProfileServiceStub(self._channel)
+        self._stub = pb_grpc.UserProfileServiceStub(lenient(self._channel))
 
     def get_user(self, username: str, **options: Unpack[CallOptions]) -> User:
         """Returns the user; `CallOptions` says what `options` there are.
@@ -93,7 +93,7 @@ class UserProfileClient:
         except ValueError:  # how gRPC says that the channel was closed a moment ago
             self._calls.check_usable()
             raise
-        outcome = outcome_of(response, username, call.request_id)
+        outcome = outcome_of(understood(response, call.request_id), username, call.request_id)
         if isinstance(outcome, UserProfileError):
             raise outcome
         return outcome
@@ -146,7 +146,8 @@ class UserProfileClient:
         with self._open(self._endpoint.unbalanced) as channel:
             self._checking.add(channel)
             try:
-                return is_serving(health_check(channel)(HEALTH_REQUEST, **call.arguments))
+                response = health_check(lenient(channel))(HEALTH_REQUEST, **call.arguments)
+                return is_serving(understood(response, call.request_id))
             except grpc.RpcError as error:
                 raise from_rpc_error(error, call.request_id) from None
             except ValueError:
@@ -223,7 +224,8 @@ class _AskedBatch:
             response = self._future.result()
         except grpc.RpcError as error:
             raise from_rpc_error(error, self._call.request_id) from None
-        return self._batch.outcomes(response.results, self._call.request_id)
+        results = understood(response, self._call.request_id).results
+        return self._batch.outcomes(results, self._call.request_id)
 
     def outcomes_or_failure(self) -> Iterable[tuple[str, Outcome]]:
         try:

@@ -9,10 +9,18 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from userprofile.printable import printable, shortened
 from userprofile.user import User
 
 UNREACHABLE = "SERVICE_UNREACHABLE"
 """The client's own reason: the service gave no answer."""
+
+_MAX_MESSAGE = 1000
+"""Characters of a message that are kept. Ours have some 100; what is longer isn't written for people."""
+
+# What the service's reasons (https://google.aip.dev/193) and request ids look like. Anything else isn't ours.
+_REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
+REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 _DOMAIN = "userprofile"
 
@@ -104,10 +112,11 @@ class BatchError(UserProfileError):
         """What went wrong with the others, by username. Names that nobody has are in neither of the two."""
 
 
-_BY_REASON: dict[str, type[UserProfileError]] = {
-    "USER_NOT_FOUND": UserNotFoundError,
-    "INVALID_USERNAME": InvalidUsernameError,
-    "CORRUPT_DOCUMENT": CorruptProfileError,
+# A reason counts with its own code alone: "nobody has this name" from a server that contradicts itself is no answer.
+_BY_REASON: dict[tuple[grpc.StatusCode, str | None], type[UserProfileError]] = {
+    (grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND"): UserNotFoundError,
+    (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_USERNAME"): InvalidUsernameError,
+    (grpc.StatusCode.DATA_LOSS, "CORRUPT_DOCUMENT"): CorruptProfileError,
 }
 _BY_CODE: dict[grpc.StatusCode, type[UserProfileError]] = {
     grpc.StatusCode.UNAVAILABLE: ServiceUnavailableError,
@@ -138,9 +147,10 @@ def _make(code: grpc.StatusCode, message: str, status: status_pb2.Status, reques
     request_id = details.request_id or request_id
     if details.problems:
         message = f"{message.rstrip('.')}: {'; '.join(details.problems)}."
+    message = printable(shortened(message, _MAX_MESSAGE))
     if reason is None and code is grpc.StatusCode.UNAVAILABLE:
         reason = UNREACHABLE
-    error_class = _BY_REASON.get(reason or "") or _BY_CODE.get(code, UserProfileError)
+    error_class = _BY_REASON.get((code, reason)) or _BY_CODE.get(code, UserProfileError)
     # A store that is slow only gets slower by being asked again; the server says so by its pushback.
     retryable = code is grpc.StatusCode.UNAVAILABLE and reason != "STORE_TIMEOUT"
     return error_class(message, code=code, reason=reason, request_id=request_id, retryable=retryable)
@@ -162,9 +172,9 @@ class _Details:
         request = error_details_pb2.RequestInfo()
         bad_request = error_details_pb2.BadRequest()
         if detail.Unpack(info) and info.domain == _DOMAIN:
-            self.reason = info.reason
+            self.reason = info.reason if _REASON.fullmatch(info.reason) else None
         elif detail.Unpack(request):
-            self.request_id = request.request_id
+            self.request_id = request.request_id if REQUEST_ID.fullmatch(request.request_id) else None
         elif detail.Unpack(bad_request):
             # Where in a batch a name stood says nothing to a caller, whose names were many batches.
             fields = ((re.sub(r"s\[\d+\]$", "", problem.field), problem) for problem in bad_request.field_violations)

@@ -54,6 +54,10 @@ class GetUser:
     def __call__(self, username: str, timeout: float = 10, **kwargs: Any) -> pb.User:
         return self._stub.GetUser(pb.GetUserRequest(username=username), timeout=timeout, **kwargs).user
 
+    def future(self, username: str, **kwargs: Any) -> Any:
+        """Begins a call."""
+        return self._stub.GetUser.future(pb.GetUserRequest(username=username), **kwargs)
+
     def with_call(self, username: str, **kwargs: Any) -> tuple[pb.GetUserResponse, grpc.Call]:
         return self._stub.GetUser.with_call(pb.GetUserRequest(username=username), timeout=10, **kwargs)
 

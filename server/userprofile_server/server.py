@@ -16,7 +16,7 @@ from userprofile_server.rpc.health import Health
 from userprofile_server.rpc.reflection import Reflection
 from userprofile_server.service import UserProfileService
 from userprofile_server.settings import ServeSettings
-from userprofile_server.stores import open_store
+from userprofile_server.stores import is_cluster, open_store
 from userprofile_server.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -26,6 +26,12 @@ _OPEN_SECONDS = 5.0
 
 _PROBE_SECONDS = 1.0
 """How long a probe waits at most: with one node lost most probes last as long as they may."""
+
+_SPARES = 256
+"""How many calls may wait for lost nodes of a cluster while others are answered.
+
+With `--store-timeout` at 2 seconds it suffices for 128 such calls a second.
+"""
 
 _HOLD_SECONDS = 0.1
 
@@ -50,6 +56,7 @@ class UserProfileServer:
             lambda: open_store(settings),
             probe_timeout=min(settings.store_timeout, _PROBE_SECONDS),
             share_handle=settings.share_handle,
+            spares=_SPARES if is_cluster(settings.store) else 0,
         )
         self._health = Health(pipeline.SERVICE_NAME)
         self._readiness = Readiness(

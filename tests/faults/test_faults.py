@@ -292,6 +292,38 @@ def test_one_lost_node_leaves_the_others_users_readable_and_the_service_serving(
     assert others.keys() == {OK}
 
 
+@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize("how", ["refuses", "frozen"])
+def test_calls_for_a_lost_node_leave_time_for_the_others_however_many_they_are(how: str, share: bool) -> None:
+    patient = 30.0  # so that the calls for the lost node still wait when the others have been answered
+    with TestCluster(2) as cluster:
+        fill(cluster)
+        lost = [username for username in USERS if cluster.owner_of(key(username)) == 1]
+        others = [username for username in USERS if cluster.owner_of(key(username)) == 0]
+        with (
+            UserProfileServer(settings(cluster, store_timeout=patient, share_handle=share)) as address,
+            grpc.insecure_channel(address) as channel,
+        ):
+            get_user = GetUser(channel)
+            for username in USERS:
+                get_user(username)
+            if how == "refuses":
+                cluster.stop(1)
+            else:
+                cluster.fault(1, frozen=True)
+            waiting = [get_user.future(username, timeout=2 * patient) for username in lost * 2]
+            assert len(waiting) > 8 * WORKERS
+            for username in others * 4:
+                assert get_user(username, timeout=patient).username == username
+            assert sum(not call.done() for call in waiting) > 8 * WORKERS
+            if how == "refuses":
+                cluster.start(1)
+            else:
+                cluster.fault(1)
+            outcomes = Counter(call.code() for call in waiting)
+    assert outcomes.keys() <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+
+
 def test_vbuckets_that_move_to_another_node_are_followed_without_an_error(three: Service) -> None:
     with fault(three) as began:
         for source, target in [(0, 1), (1, 2), (2, 0)]:

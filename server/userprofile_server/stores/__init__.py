@@ -7,7 +7,7 @@ from userprofile_server.settings import StoreSettings
 from userprofile_server.stores.base import Document, Outcome, UserReader, UserStore
 from userprofile_server.stores.sqlite import open_sqlite
 
-__all__ = ["Document", "Outcome", "UserReader", "UserStore", "open_store"]
+__all__ = ["Document", "Outcome", "UserReader", "UserStore", "is_cluster", "open_store"]
 
 
 def _open_couchbase(settings: StoreSettings) -> UserStore:
@@ -37,3 +37,11 @@ def open_store(settings: StoreSettings) -> UserStore:
         known = ", ".join(f"{scheme}://" for scheme in _OPENERS)
         raise StoreMisconfiguredError(f"a store's URL begins with one of: {known}", permanent=True)
     return opener(settings)
+
+
+def is_cluster(url: str) -> bool:
+    """Whether the store at `url` has nodes, of which one can be lost while the others answer.
+
+    Several threads may read from one handle on such a store at once, and none of them waits for another.
+    """
+    return url.startswith(("couchbase://", "couchbases://"))

@@ -37,7 +37,7 @@ from userprofile_server.settings import StoreSettings
 from userprofile_server.stores.base import Document, Outcome, UserStore
 from userprofile_server.stores.couchbase_errors import translate
 
-_PROBE_KEYS = 8
+_PROBE_KEYS = 16  # with one node of two lost, all of them are on it once in 65,536 times
 _NODES_SECONDS = 0.5
 _MIN_TIMEOUT = 0.001  # the SDK takes 0 for "the default"
 

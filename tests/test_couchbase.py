@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import ssl
 import subprocess
 import time
@@ -15,6 +16,7 @@ from couchbase import exceptions as sdk
 from pydantic import SecretStr, ValidationError
 
 from tests.canary import CANARY, raises
+from tests.certificates import BAD_AUTHORITIES, BAD_PAIRS, MadeFiles
 from tests.conformance.peers import couchbase_settings
 from tests.couchbase_node import TestCluster
 from tests.couchbase_node.protocol import Opcode
@@ -128,6 +130,11 @@ def tls_cluster(authority: trustme.CA) -> Iterator[TestCluster]:
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> MadeFiles:
+    return MadeFiles(tmp_path_factory.mktemp("certificates"))
+
+
 class TestTLS:
     def test_connects_by_password_to_who_can_be_trusted(
         self, tls_cluster: TestCluster, authority: trustme.CA, tmp_path: Path
@@ -164,6 +171,27 @@ class TestTLS:
             open_store(
                 settings.model_copy(update={"couchbase_ca": tmp_path / "other.pem", "couchbase_bootstrap_timeout": 0.5})
             )
+
+    @pytest.mark.parametrize(("name", "says"), BAD_AUTHORITIES.items())
+    def test_authorities_that_cannot_be_used_are_named(self, files: MadeFiles, name: str, says: str) -> None:
+        settings = couchbase_settings("couchbases://127.0.0.1:1/default")
+        with raises(StoreMisconfiguredError, match="can't be used as certificate authorities") as caught:
+            open_store(settings.model_copy(update={"couchbase_ca": files / name}))
+        assert says in str(caught.value)
+        assert not caught.value.permanent  # a file that is just being replaced may be right in a moment
+
+    @pytest.mark.parametrize(("names", "says"), BAD_PAIRS.items(), ids=str)
+    def test_a_certificate_or_key_that_cannot_be_used_is_named(
+        self, files: MadeFiles, names: tuple[str, str], says: str
+    ) -> None:
+        certificate, key = (files / name for name in names)
+        settings = StoreSettings(
+            store="couchbases://127.0.0.1:1/default", couchbase_certificate=certificate, couchbase_key=key
+        )
+        with raises(StoreMisconfiguredError, match="can't be used as a") as caught:
+            open_store(settings)
+        assert says in str(caught.value)
+        assert not any(secret.decode() in str(caught.value) for secret in files.secrets)
 
     def test_a_missing_file_is_named(self) -> None:
         settings = couchbase_settings("couchbases://127.0.0.1:1/default")
@@ -360,6 +388,29 @@ class TestCheck:
         done = self.check(f"couchbase://{cluster.hosts}/default")
         assert done.returncode == 3
         assert "the hosts can be reached, but the store doesn't answer" in done.stderr
+
+    def test_says_how_long_certificates_are_valid(
+        self, tls_cluster: TestCluster, authority: trustme.CA, files: MadeFiles, tmp_path: Path
+    ) -> None:
+        ca = tmp_path / "ca.pem"
+        ca.write_bytes((files / "some expired.pem").read_bytes() + authority.cert_pem.bytes())
+        url = f"couchbases://{tls_cluster.hosts}/default"
+        done = self.check(url, "--couchbase-ca", ca)
+        assert done.returncode == 0
+        assert re.search(
+            rf"{ca}: 2 authorities, the first of them with \d+ days left \(until .*\); 1 more expired", done.stdout
+        )
+        pair = "--couchbase-certificate", files / "own.pem", "--couchbase-key", files / "own.key"
+        done = run("userprofile-server", "check", "--store", url, "--couchbase-ca", ca, *pair)
+        assert f"{files / 'own.pem'}: a client certificate with 90 days left" in done.stdout
+
+    @pytest.mark.parametrize("name", ["empty", "garbage", "expired ca.pem", "own.key", "folder"])
+    def test_says_why_a_file_cannot_be_used(self, files: MadeFiles, name: str) -> None:
+        done = self.check("couchbases://127.0.0.1:1/default", "--couchbase-ca", files / name)
+        assert done.returncode == 3
+        assert f"{files / name} can't be used as certificate authorities: " in done.stderr
+        assert BAD_AUTHORITIES[name] in done.stderr
+        assert done.stderr.count("\n") == 1
 
     def test_says_that_a_certificate_is_not_trusted(self, tls_cluster: TestCluster, tmp_path: Path) -> None:
         trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")

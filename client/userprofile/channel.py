@@ -4,12 +4,12 @@ import ipaddress
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
 
 from userprofile.calls import check_token
+from userprofile.certificates import read_authorities, read_identity
 from userprofile.options import TLS
 from userprofile.v1 import user_profile_pb2 as pb
 
@@ -107,12 +107,13 @@ def _service_config(retries: int) -> dict[str, Any]:
 
 
 def _credentials(tls: TLS) -> grpc.ChannelCredentials:
-    if (tls.certificate is None) != (tls.key is None):
+    ca = None if tls.ca is None else read_authorities(tls.ca).pem
+    if tls.certificate is None and tls.key is None:
+        return grpc.ssl_channel_credentials(root_certificates=ca)
+    if tls.certificate is None or tls.key is None:
         raise ValueError("a client certificate and its key go together")
-    ca, key, certificate = (
-        None if path is None else Path(path).read_bytes() for path in (tls.ca, tls.key, tls.certificate)
-    )
-    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=certificate)
+    own = read_identity(tls.certificate, tls.key)
+    return grpc.ssl_channel_credentials(ca, private_key=own.key, certificate_chain=own.certificate)
 
 
 def _is_loopback(target: str) -> bool:

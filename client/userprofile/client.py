@@ -63,7 +63,8 @@ class UserProfileClient:
                 (https://grpc.github.io/grpc/core/group__grpc__arg__keys.html).
 
         Raises:
-            ValueError: an argument can't be, or would send the token in plaintext to another machine.
+            ValueError: an argument or a file of `tls` can't be used, or the token would go to another machine in
+                plaintext.
             OSError: a file of `tls` can't be read.
         """
         self._endpoint = Endpoint(target, tls=tls, retries=retries, channel_options=channel_options)

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from userprofile_server.errors import StoreMisconfiguredError, StoreUnavailableError
+from userprofile_server.errors import StoreUnavailableError
 from userprofile_server.settings import StoreSettings
 from userprofile_server.stores import open_store
+from userprofile_server.stores.couchbase_certificates import check_certificates
 
 _PROBE_TIMEOUT = 2.0
 _DEFAULT_PORTS = {"couchbase": 11210, "couchbases": 11207}
@@ -20,6 +21,8 @@ def check(settings: StoreSettings) -> Iterator[str]:
     Raises:
         StoreError: it doesn't; the text says why.
     """
+    if settings.store.startswith("couchbases://"):
+        yield from check_certificates(settings)
     began = time.monotonic()
     try:
         store = open_store(settings)
@@ -73,10 +76,7 @@ def _reach(address: tuple[str, int], settings: StoreSettings, context: ssl.SSLCo
 
 
 def _tls_context(settings: StoreSettings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.couchbase_ca)
-        if settings.couchbase_certificate is not None:
-            context.load_cert_chain(settings.couchbase_certificate, settings.couchbase_key)
-    except OSError as error:  # SSLError is one
-        raise StoreMisconfiguredError(f"a certificate or key can't be used: {error.strerror or error}") from None
+    context = ssl.create_default_context(cafile=settings.couchbase_ca)
+    if settings.couchbase_certificate is not None:
+        context.load_cert_chain(settings.couchbase_certificate, settings.couchbase_key)
     return context

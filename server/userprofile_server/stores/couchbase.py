@@ -5,7 +5,6 @@ import os
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -35,6 +34,7 @@ from userprofile_server.errors import StoreMisconfiguredError, StoreUnavailableE
 from userprofile_server.models import User
 from userprofile_server.settings import StoreSettings
 from userprofile_server.stores.base import Document, Outcome, UserStore
+from userprofile_server.stores.couchbase_certificates import check_certificates
 from userprofile_server.stores.couchbase_errors import translate
 
 _PROBE_KEYS = 16  # with one node of two lost, all of them are on it once in 65,536 times
@@ -219,12 +219,13 @@ class CouchbaseUserStore:
 
 
 def _authenticator(settings: StoreSettings) -> Authenticator:
-    ca = str(_existing(settings.couchbase_ca)) if settings.couchbase_ca is not None else None
-    if settings.couchbase_certificate is not None and settings.couchbase_key is not None:
-        if not settings.store.startswith("couchbases://"):
-            raise _mistake("a client certificate needs couchbases://")
-        certificate, key = _existing(settings.couchbase_certificate), _existing(settings.couchbase_key)
-        return CertificateAuthenticator(str(certificate), str(key), trust_store_path=ca)
+    if settings.couchbase_certificate is not None and not settings.store.startswith("couchbases://"):
+        raise _mistake("a client certificate needs couchbases://")
+    check_certificates(settings)
+    ca = None if settings.couchbase_ca is None else str(settings.couchbase_ca)
+    if settings.couchbase_certificate is not None:
+        certificate, key = str(settings.couchbase_certificate), str(settings.couchbase_key)
+        return CertificateAuthenticator(certificate, key, trust_store_path=ca)
     password = settings.couchbase_password.get_secret_value() if settings.couchbase_password is not None else None
     if settings.couchbase_password_file is not None:
         try:
@@ -237,12 +238,6 @@ def _authenticator(settings: StoreSettings) -> Authenticator:
             " USERPROFILE_COUCHBASE_PASSWORD_FILE (or a client certificate)"
         )
     return PasswordAuthenticator(settings.couchbase_username, password, cert_path=ca)
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise StoreMisconfiguredError(f"{path} doesn't exist")
-    return path
 
 
 def _failures(result: Any, but: type[Exception] | None = None) -> list[str]:

@@ -19,7 +19,6 @@ from userprofile.errors import (
     UserNotFoundError,
     UserProfileError,
     closed_meanwhile,
-    from_rpc_error,
     unsendable,
 )
 from userprofile.health import HEALTH_REQUEST, health_check, is_serving
@@ -62,7 +61,7 @@ class AsyncUserProfileClient:
         """
         self._endpoint = Endpoint(target, tls=tls, retries=retries, channel_options=channel_options)
         self._endpoint.check_token(token, allow_plaintext=allow_plaintext_token)
-        self._calls = Calls(timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
+        self._calls = Calls(target, timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
         self.target = target
         self._token = token
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -183,7 +182,7 @@ class AsyncUserProfileClient:
         try:
             return understood(await self._or_closed(asked, call.request_id), call.request_id)
         except grpc.RpcError as error:
-            raise from_rpc_error(error, call.request_id) from None
+            raise self._calls.failure(error, call) from None
 
     async def _or_closed(self, asked: Awaitable[T], request_id: str | None) -> T:
         """Waits for a call. `close` cancels it, which mustn't look as if the caller's own task had been cancelled."""

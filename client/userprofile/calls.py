@@ -6,7 +6,9 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from userprofile.errors import REQUEST_ID
+import grpc
+
+from userprofile.errors import REQUEST_ID, UserProfileError, closed_meanwhile, from_rpc_error
 from userprofile.options import Metadata, ServingContext
 
 MAX_TIMEOUT = 86_400
@@ -38,10 +40,11 @@ class Call(NamedTuple):
 class Calls:
     """Makes the arguments of calls out of the client's options and those of each call."""
 
-    def __init__(self, *, timeout: float, wait_for_ready: bool, metadata: Metadata) -> None:
+    def __init__(self, target: str, *, timeout: float, wait_for_ready: bool, metadata: Metadata) -> None:
         """Raises ValueError for what can't be."""
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"the timeout must be above zero and at most a day ({MAX_TIMEOUT} s), not {timeout}")
+        self._target = target
         self.timeout = timeout
         self._wait_for_ready = wait_for_ready
         self._metadata = checked(metadata)
@@ -55,6 +58,12 @@ class Calls:
             raise RuntimeError("this client is closed")
         if os.getpid() != self._pid:  # gRPC's threads didn't come along: a call would hang
             raise RuntimeError("this client was made in another process; make one after the fork")
+
+    def failure(self, error: Any, call: Call) -> UserProfileError:
+        """Returns the error that stands for the grpc.RpcError that `call` has ended with."""
+        if self.closed and error.code() is grpc.StatusCode.CANCELLED:
+            return closed_meanwhile(call.request_id)
+        return from_rpc_error(error, call.request_id, target=self._target, timeout=call.arguments["timeout"])
 
     def begin(
         self,

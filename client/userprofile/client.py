@@ -11,7 +11,7 @@ from userprofile.answers import Outcome, lenient, outcome_of, understood
 from userprofile.batches import BATCHES_IN_FLIGHT, Batch, check_several, collect, split
 from userprofile.calls import Call, Calls, check_token
 from userprofile.channel import ChannelOptions, Endpoint
-from userprofile.errors import UserNotFoundError, UserProfileError, from_rpc_error, unsendable
+from userprofile.errors import UserNotFoundError, UserProfileError, unsendable
 from userprofile.health import HEALTH_REQUEST, health_check, is_serving
 from userprofile.options import TLS, CallOptions, Metadata
 from userprofile.user import User
@@ -69,7 +69,7 @@ class UserProfileClient:
         """
         self._endpoint = Endpoint(target, tls=tls, retries=retries, channel_options=channel_options)
         self._endpoint.check_token(token, allow_plaintext=allow_plaintext_token)
-        self._calls = Calls(timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
+        self._calls = Calls(target, timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
         self.target = target
         self._token = token
         self._channel = self._open(self._endpoint.balanced)
@@ -90,7 +90,7 @@ class UserProfileClient:
         try:
             response = self._stub.GetUser(pb.GetUserRequest(username=username), **call.arguments)
         except grpc.RpcError as error:
-            raise from_rpc_error(error, call.request_id) from None
+            raise self._calls.failure(error, call) from None
         except ValueError:  # how gRPC says that the channel was closed a moment ago
             self._calls.check_usable()
             raise
@@ -150,7 +150,7 @@ class UserProfileClient:
                 response = health_check(lenient(channel))(HEALTH_REQUEST, **call.arguments)
                 return is_serving(understood(response, call.request_id))
             except grpc.RpcError as error:
-                raise from_rpc_error(error, call.request_id) from None
+                raise self._calls.failure(error, call) from None
             except ValueError:
                 self._calls.check_usable()
                 raise
@@ -207,16 +207,17 @@ class UserProfileClient:
         except ValueError:
             self._calls.check_usable()
             raise
-        return _AskedBatch(batch, call, future)
+        return _AskedBatch(batch, call, future, self._calls)
 
 
 class _AskedBatch:
     """A batch on its way."""
 
-    def __init__(self, batch: Batch, call: Call, future: Any) -> None:
+    def __init__(self, batch: Batch, call: Call, future: Any, calls: Calls) -> None:
         self._batch = batch
         self._call = call
         self._future = future
+        self._calls = calls
 
     def outcomes(self) -> Iterable[tuple[str, Outcome]]:
         if self._future is None:
@@ -224,7 +225,7 @@ class _AskedBatch:
         try:
             response = self._future.result()
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self._call.request_id) from None
+            raise self._calls.failure(error, self._call) from None
         results = understood(response, self._call.request_id).results
         return self._batch.outcomes(results, self._call.request_id)
 

@@ -15,6 +15,9 @@ from userprofile.user import User
 UNREACHABLE = "SERVICE_UNREACHABLE"
 """The client's own reason: the service gave no answer."""
 
+REFUSED = "CALL_REFUSED"
+"""The client's own reason: gRPC, at the other end or on the way, took the call and gave it up before an answer."""
+
 _MAX_MESSAGE = 1000
 """Characters of a message that are kept. Ours have some 100; what is longer isn't written for people."""
 
@@ -127,10 +130,28 @@ _BY_CODE: dict[grpc.StatusCode, type[UserProfileError]] = {
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def from_rpc_error(error: Any, request_id: str | None) -> UserProfileError:
-    """Returns the error that stands for the grpc.RpcError that a stub raised, in a call with this request id."""
+def from_rpc_error(error: Any, request_id: str | None, *, target: str, timeout: float) -> UserProfileError:
+    """Returns the error that stands for the grpc.RpcError that a stub raised.
+
+    Args:
+        error: What the stub raised.
+        request_id: That of the call.
+        target: Who was asked.
+        timeout: The seconds that the call had.
+    """
     code = error.code()
-    return _make(code, error.details() or code.name, _status_of(error) or status_pb2.Status(), request_id)
+    message = error.details() or code.name
+    status = _status_of(error) or status_pb2.Status()
+    if not status.details:  # these are gRPC's own words, or a proxy's
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            waited = f"within {timeout:.3g} s" if timeout > 0 else "since its time was over before it began"
+            message = f"no answer from {target} {waited} ({message})"
+        elif code is grpc.StatusCode.UNIMPLEMENTED:
+            message = (
+                f"the server at {target} doesn't have this method: it isn't a userprofile service, or is an older one"
+                f" ({message})"
+            )
+    return _make(code, message, status, request_id)
 
 
 def from_status(status: status_pb2.Status, request_id: str | None) -> UserProfileError:
@@ -148,12 +169,28 @@ def _make(code: grpc.StatusCode, message: str, status: status_pb2.Status, reques
     if details.problems:
         message = f"{message.rstrip('.')}: {'; '.join(details.problems)}."
     message = printable(shortened(message, _MAX_MESSAGE))
-    if reason is None and code is grpc.StatusCode.UNAVAILABLE:
-        reason = UNREACHABLE
-    error_class = _BY_REASON.get((code, reason)) or _BY_CODE.get(code, UserProfileError)
+    if reason is None:
+        reason = _reason_for(code, message)
+    if reason == REFUSED:
+        error_class: type[UserProfileError] = ServiceUnavailableError
+    else:
+        error_class = _BY_REASON.get((code, reason)) or _BY_CODE.get(code, UserProfileError)
     # A store that is slow only gets slower by being asked again; the server says so by its pushback.
-    retryable = code is grpc.StatusCode.UNAVAILABLE and reason != "STORE_TIMEOUT"
+    retryable = reason == REFUSED or (code is grpc.StatusCode.UNAVAILABLE and reason != "STORE_TIMEOUT")
     return error_class(message, code=code, reason=reason, request_id=request_id, retryable=retryable)
+
+
+def _reason_for(code: grpc.StatusCode, message: str) -> str | None:
+    """Returns the client's own reason for what comes without one of the service's."""
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return UNREACHABLE
+    # The caller's own cancellation never gets here. A message beyond a limit stays beyond it.
+    if code is grpc.StatusCode.CANCELLED or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and not _SIZE.search(message)):
+        return REFUSED
+    return None
+
+
+_SIZE = re.compile("larger than|size|too large", re.IGNORECASE)
 
 
 class _Details:

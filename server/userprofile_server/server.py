@@ -39,6 +39,9 @@ MAX_REQUEST_BYTES = 64 * 1024
 """The largest request that is read, in bytes. grpc answers a larger one with RESOURCE_EXHAUSTED."""
 
 
+_UNLIMITED = 2**31 - 1
+_A_DAY = 86_400
+
 MIN_PING_SECONDS = 20
 """How often a client may ping a quiet connection. Whoever does it more often is told too_many_pings, and cut off."""
 
@@ -72,6 +75,11 @@ class UserProfileServer:
                 # What our clients do to notice a lost connection; by default it would count as an attack.
                 ("grpc.http2.min_ping_interval_without_data_ms", int(MIN_PING_SECONDS * 1000)),
                 ("grpc.keepalive_permit_without_calls", 1),
+                # What has arrived waits for a worker as long as its caller does. By default gRPC cancels, by chance
+                # above 1,000 and always above 3,000, what comes faster than its one thread can hand it over.
+                ("grpc.server.max_pending_requests", _UNLIMITED),
+                ("grpc.server.max_pending_requests_hard_limit", _UNLIMITED),
+                ("grpc.server_max_unrequested_time_in_server", _A_DAY),
             ],
         )
         servicer = UserProfileService(self._workers.current_store, store_timeout=settings.store_timeout)

@@ -229,6 +229,7 @@ class TestTime:
             with raises(userprofile.DeadlineExceededError) as caught:
                 ask("johndoe", **({} if where == "client" else {"timeout": 0.05}))
             assert caught.value.request_id
+            assert caught.value.message.startswith(f"no answer from {silent_target} within 0.05 s (")
 
     def test_a_call_can_wait_for_a_server_until_its_time_is_up(
         self, make_client: MakeClient, unused_target: str
@@ -252,7 +253,7 @@ class TestTime:
             make_client(timeout=0)
 
     def test_a_call_whose_time_is_over_fails_so(self, client: Any) -> None:
-        with raises(userprofile.DeadlineExceededError):
+        with raises(userprofile.DeadlineExceededError, match="its time was over before it began"):
             client.get_user("johndoe", timeout=-0.5)
 
     def test_every_call_has_a_deadline(self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer) -> None:

@@ -315,3 +315,15 @@ def test_the_same_result_twice_is_nobody_elses(make_client: MakeClient, serve: S
     with raises(userprofile.BatchError) as caught:
         client.get_users(["alice", "bob"])
     assert (caught.value.users, list(caught.value.errors)) == ({"alice": User("alice")}, ["bob"])
+
+
+@pytest.mark.parametrize("frames", [raw.failure(12, ("grpc-message", "unknown service")), raw.html(404)])
+def test_a_server_without_our_service_is_named_in_words(make_client: MakeClient, frames: bytes) -> None:
+    with raw.RawServer(frames) as server:
+        client = make_client(server.target, channel_options=BARE)
+        says = rf"the server at {server.target} doesn't have this method: it isn't a userprofile service"
+        for ask in (lambda: client.get_user("johndoe"), lambda: client.get_users(["johndoe"]), client.check_health):
+            with raises(UserProfileError, match=says) as caught:
+                ask()
+            assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
+        client.close()

@@ -35,11 +35,18 @@ def test_plaintext_beyond_this_machine_has_to_be_asked_for_by_name(text: str) ->
 @pytest.mark.parametrize(
     "text",
     ["", "localhost", "50051", ":50051", "host:", "host:65536", "host:-1", "::1:50051", "[::1]", "[nope]:1", "unix:",
-     "http://host:1", "dns:///host:1", "a/b:1"],
+     "http://host:1", "dns:///host:1", "a/b:1", "127.0.0.1:86736", "127.0.0.1 :1", " host:1", "host:1\n", "host:\u0661",
+     "unix:/" + "x" * 107, "unix:///" + "ü" * 54],
 )  # fmt: skip
 def test_anything_else_is_no_address(text: str) -> None:
     with raises(ValueError):
         ListenAddress.parse(text)
+
+
+def test_a_unix_path_that_is_too_long_is_told_so_in_words() -> None:
+    with raises(ValidationError, match="a Unix socket's path has at most 107 bytes, not 108"):
+        ServeSettings(listen="unix:/" + "x" * 107)
+    assert ServeSettings(listen="unix:/" + "x" * 106).listen
 
 
 def server(listen: str, store: str) -> UserProfileServer:

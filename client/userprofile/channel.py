@@ -11,6 +11,7 @@ import grpc
 from userprofile.calls import check_token
 from userprofile.certificates import read_authorities, read_identity
 from userprofile.options import TLS
+from userprofile.targets import check_target
 from userprofile.v1 import user_profile_pb2 as pb
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["UserProfileService"].full_name
@@ -39,10 +40,9 @@ class Endpoint:
             ValueError: something of it can't be.
             OSError: a file can't be read.
         """
-        if not target:
-            raise ValueError("the target must not be empty")
         if tls is not None and not isinstance(tls, TLS):
             raise TypeError("tls is a userprofile.TLS, or None for plaintext")
+        check_target(target, tls=tls is not None)
         if not 0 <= retries <= MAX_RETRIES:
             raise ValueError(f"retries must be 0 to {MAX_RETRIES}, not {retries}")
         self.target = target

@@ -47,7 +47,8 @@ class UserProfileClient:
 
         Args:
             target: `host:port` (all addresses of the name are used), `ipv4:1.2.3.4:50051,5.6.7.8:50051`, `unix:path`
-                or another name that gRPC resolves (https://grpc.github.io/grpc/core/md_doc_naming.html).
+                or another name that gRPC resolves (https://grpc.github.io/grpc/core/md_doc_naming.html). With TLS the
+                port may be left out, and is 443; without, it has to be said.
             timeout: Seconds that a call may take, retries included, unless it says otherwise.
             retries: How often a call is tried again, 0 to 4 times, where the service can't be reached. No call
                 changes anything, so that is safe; where most calls fail, gRPC stops retrying.

@@ -2,12 +2,15 @@
 
 import errno
 import ipaddress
+import os
 import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-_HOST_PORT = re.compile(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:\[\]/]+)):(?P<port>\d{1,5})")
+from userprofile.targets import MAX_UNIX_PATH_BYTES
+
+_HOST_PORT = re.compile(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:\[\]/\s]+)):(?P<port>[0-9]{1,5})")
 
 
 class ListenError(Exception):
@@ -30,6 +33,9 @@ class ListenAddress:
             path = text.removeprefix("unix:").removeprefix("//")
             if not path:
                 raise ValueError("a path is missing after unix:")
+            size = len(os.fsencode(path))
+            if size > MAX_UNIX_PATH_BYTES:
+                raise ValueError(f"a Unix socket's path has at most {MAX_UNIX_PATH_BYTES} bytes, not {size}")
             return cls(path, None)
         match = _HOST_PORT.fullmatch(text)
         if match is None or int(match["port"]) > 65535:

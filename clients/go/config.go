@@ -3,11 +3,9 @@ package userprofile
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -38,34 +36,6 @@ type Config struct {
 	// DialOptions come after, and so win over, what the fields above set:
 	// tracing, keepalive and the like.
 	DialOptions []grpc.DialOption
-}
-
-// LoadTLS reads what [Config] takes as TLS from PEM files. Without a caFile the
-// system's certificate authorities are trusted; certFile and keyFile are the
-// client's own certificate, both or none.
-func LoadTLS(caFile, certFile, keyFile string) (*tls.Config, error) {
-	config := &tls.Config{}
-	if caFile != "" {
-		pem, err := os.ReadFile(caFile)
-		if err != nil {
-			return nil, fmt.Errorf("userprofile: reading the CA: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("userprofile: no PEM certificate in %s", caFile)
-		}
-	}
-	if (certFile == "") != (keyFile == "") {
-		return nil, errors.New("userprofile: a client certificate needs both its certificate and its key")
-	}
-	if certFile != "" {
-		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-		if err != nil {
-			return nil, fmt.Errorf("userprofile: reading the client certificate: %w", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return config, nil
 }
 
 func (c Config) credentials(target string) ([]grpc.DialOption, error) {

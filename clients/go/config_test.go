@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -155,21 +156,88 @@ func TestMutualTLS(t *testing.T) {
 
 func TestLoadTLSRefusesBadFiles(t *testing.T) {
 	a := newAuthority(t)
-	tests := map[string][3]string{
-		"no such CA":          {"/nonexistent", "", ""},
-		"a CA that is none":   {a.clientKey, "", ""},
-		"no such certificate": {"", "/nonexistent", a.clientKey},
-		"no key":              {"", a.clientCert, ""},
-		"no certificate":      {"", "", a.clientKey},
-		"another's key":       {"", a.clientCert, a.serverKey},
+	folder := t.TempDir()
+	write := func(name string, parts ...string) string {
+		file := filepath.Join(folder, name)
+		if err := os.WriteFile(file, []byte(strings.Join(parts, "")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
 	}
-	for name, files := range tests {
+	ca, key := read(t, a.ca), read(t, a.clientKey)
+	damaged := strings.Replace(ca, strings.Split(ca, "\n")[2], strings.Repeat("A", 64), 1)
+	body := key[strings.Index(key, "\n"):strings.Index(key, "-----END")]
+	now := time.Now()
+	oldCA, oldKey := selfSigned(t, now.Add(-48*time.Hour), now.Add(-time.Hour))
+	youngCA, youngKey := selfSigned(t, now.Add(time.Hour), now.Add(48*time.Hour))
+	tests := map[string]struct {
+		ca, cert, key string
+		says          string
+	}{
+		"no such CA":                {"/nonexistent", "", "", "no such file"},
+		"a folder":                  {folder, "", "", "is a directory"},
+		"an empty CA":               {write("empty"), "", "", "is empty"},
+		"a blank CA":                {write("blank", " \r\n"), "", "", "is empty"},
+		"garbage":                   {write("garbage", "garbage"), "", "", "isn't PEM"},
+		"a CA that is a key":        {a.clientKey, "", "", "holds a private key, not a certificate"},
+		"a CA that is none":         {a.serverCert, "", "", "not that of the authority"},
+		"a damaged CA":              {write("damaged.pem", damaged), "", "", "certificate 1 is damaged"},
+		"a CA and a damaged one":    {write("two.pem", ca, damaged), "", "", "certificate 2 is damaged"},
+		"a CA that is cut off":      {write("cut.pem", ca, ca[:len(ca)/2]), "", "", "1 of its 2 PEM blocks"},
+		"a byte order mark between": {write("bom.pem", ca, "\ufeff", ca), "", "", "1 of its 2 PEM blocks"},
+		"an expired CA":             {oldCA, "", "", "expired at"},
+		"a CA that isn't valid yet": {youngCA, "", "", "isn't valid before"},
+		"no such certificate":       {"", "/nonexistent", a.clientKey, "no such file"},
+		"no key":                    {"", a.clientCert, "", "both"},
+		"no certificate":            {"", "", a.clientKey, "both"},
+		"another's key":             {"", a.clientCert, a.serverKey, "does not match"},
+		"an empty certificate":      {"", write("empty"), a.clientKey, "is empty"},
+		"an empty key":              {"", a.clientCert, write("empty"), "is empty"},
+		"a certificate as the key":  {"", a.clientCert, a.clientCert, "a certificate rather than a key"},
+		"an encrypted key":          {"", a.clientCert, write("1.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----", body, "-----END ENCRYPTED PRIVATE KEY-----\n"), "is encrypted"},
+		"an older encrypted key":    {"", a.clientCert, write("2.key", "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n", body, "-----END EC PRIVATE KEY-----\n"), "is encrypted"},
+		"an expired certificate":    {"", oldCA, oldKey, "expired at"},
+		"one that isn't valid yet":  {"", youngCA, youngKey, "isn't valid before"},
+	}
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if _, err := userprofile.LoadTLS(files[0], files[1], files[2]); err == nil {
-				t.Error("accepted")
+			_, err := userprofile.LoadTLS(test.ca, test.cert, test.key)
+			if err == nil || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("got %v, want it to say %q", err, test.says)
+			}
+			if err != nil && strings.Contains(err.Error(), strings.TrimSpace(body)[:40]) {
+				t.Error("the error has the key in it")
 			}
 		})
 	}
+	loadTLS(t, write("one expired.pem", read(t, oldCA), ca), "", "")
+	loadTLS(t, write("crlf.pem", "# A comment\r\n", strings.ReplaceAll(ca, "\n", "\r\n")), "", "")
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+func selfSigned(t *testing.T, notBefore, notAfter time.Time) (certFile, keyFile string) {
+	t.Helper()
+	key := newKey(t)
+	template := &x509.Certificate{SerialNumber: big.NewInt(3), NotBefore: notBefore, NotAfter: notAfter}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encodedKey, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	return writePEM(t, filepath.Join(folder, "cert.pem"), "CERTIFICATE", cert),
+		writePEM(t, filepath.Join(folder, "key.pem"), "PRIVATE KEY", encodedKey)
 }
 
 func TestTokenOverPlaintextToThisMachine(t *testing.T) {

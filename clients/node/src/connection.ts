@@ -1,4 +1,3 @@
-import { X509Certificate } from "node:crypto";
 import { isIPv4 } from "node:net";
 import {
   type ChannelCredentials,
@@ -6,6 +5,7 @@ import {
   credentials,
   Metadata,
 } from "@grpc/grpc-js";
+import { checkTls } from "./tls.js";
 
 /** Certificates and keys, all PEM, as read from their files. */
 export interface TlsOptions {
@@ -94,12 +94,10 @@ export function prepareConnection(
   };
 }
 
-function tlsCredentials({ ca, cert, key }: TlsOptions): ChannelCredentials {
+function tlsCredentials(tls: TlsOptions): ChannelCredentials {
   try {
-    // TLS would ignore what isn't a PEM certificate, and then trust nobody. The
-    // check itself would take a binary one, too, were it not given as text.
-    if (ca) new X509Certificate(ca.toString());
-    return credentials.createSsl(ca, key, cert);
+    checkTls(tls);
+    return credentials.createSsl(tls.ca, tls.key, tls.cert);
   } catch (cause) {
     throw new TypeError(
       `The TLS certificates or the key can't be used: ${cause}`,

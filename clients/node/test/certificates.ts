@@ -19,6 +19,16 @@ export function makeAuthority(): Promise<Identity> {
   });
 }
 
+/** Makes one that has signed itself, valid from and to so many days from now. */
+export function makeSelfSigned(from: number, to: number): Promise<Identity> {
+  const day = (days: number) => new Date(Date.now() + days * 86_400_000);
+  return make("users.example", {
+    ...MODERN,
+    notBeforeDate: day(from),
+    notAfterDate: day(to),
+  });
+}
+
 /** Makes an identity for servers and clients; a server is `name`. */
 export function issue(
   { cert, key }: Identity,
@@ -35,5 +45,8 @@ async function make(
   options: SelfsignedOptions,
 ): Promise<Identity> {
   const made = await generate([{ name: "commonName", value: name }], options);
-  return { cert: Buffer.from(made.cert), key: Buffer.from(made.private) };
+  return {
+    cert: Buffer.from(`${made.cert.trim()}\n`),
+    key: Buffer.from(made.private),
+  };
 }

@@ -1,9 +1,23 @@
 import assert from "node:assert/strict";
-import { X509Certificate } from "node:crypto";
+import {
+  createPrivateKey,
+  generateKeyPairSync,
+  X509Certificate,
+} from "node:crypto";
 import { before, describe, type TestContext, test } from "node:test";
 import { ServerCredentials } from "@grpc/grpc-js";
-import { type ClientOptions, status, UserProfileClient } from "../src/index.js";
-import { type Identity, issue, makeAuthority } from "./certificates.js";
+import {
+  type ClientOptions,
+  status,
+  type TlsOptions,
+  UserProfileClient,
+} from "../src/index.js";
+import {
+  type Identity,
+  issue,
+  makeAuthority,
+  makeSelfSigned,
+} from "./certificates.js";
 import { type GetUserCall, serve } from "./server.js";
 
 function connect(
@@ -144,22 +158,78 @@ describe("TLS", () => {
     assert.deepEqual(seen, [["Bearer secret"]]);
   });
 
-  test("what can't be used is refused at once", () => {
+  test("what can't be used is refused at once, and said", async () => {
     const nonsense = Buffer.from("nonsense");
+    const empty = Buffer.alloc(0);
     const binary = new X509Certificate(authority.cert).raw;
-    for (const tls of [
-      { ca: nonsense },
-      { ca: binary },
-      { cert: nonsense, key: nonsense },
-      { cert: client.cert },
-      { key: client.key },
-      { cert: client.cert, key: server.key },
-    ]) {
-      assert.throws(() => new UserProfileClient("localhost:1", { tls }), {
-        name: "TypeError",
-        message: /^The TLS certificates or the key can't be used: /,
-      });
+    const expired = await makeSelfSigned(-2, -1);
+    const early = await makeSelfSigned(1, 2);
+    const { cert, key } = client;
+    const lines = authority.cert.toString().split("\n");
+    const damaged = Buffer.from(
+      lines.with(2, "A".repeat(lines[2]?.length ?? 0)).join("\n"),
+    );
+    const cut = authority.cert.subarray(0, authority.cert.length / 2);
+    const bom = Buffer.from("\ufeff");
+    const object = createPrivateKey(key);
+    const encrypted = (type: "pkcs8" | "sec1") =>
+      Buffer.from(
+        object.export({
+          format: "pem",
+          type,
+          cipher: "aes-256-cbc",
+          passphrase: "a password",
+        }),
+      );
+    const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey;
+    for (const [tls, says] of [
+      [{ ca: empty }, "ca is empty"],
+      [{ ca: Buffer.from(" \r\n") }, "ca is empty"],
+      [{ ca: nonsense }, "ca isn't PEM"],
+      [{ ca: binary }, "ca isn't PEM"],
+      [{ ca: key }, "ca holds a PRIVATE KEY, not a certificate"],
+      [{ ca: cert }, "ca holds a certificate that an authority has issued"],
+      [{ ca: damaged }, "certificate 1 in ca is damaged"],
+      [
+        { ca: Buffer.concat([authority.cert, damaged]) },
+        "certificate 2 in ca is damaged",
+      ],
+      [{ ca: Buffer.concat([authority.cert, cut]) }, "ca is damaged"],
+      [{ ca: Buffer.concat([bom, authority.cert]) }, "ca is damaged"],
+      [{ ca: expired.cert }, "ca expired at"],
+      [{ ca: early.cert }, "ca isn't valid before"],
+      [{ cert: nonsense, key: nonsense }, "cert isn't PEM"],
+      [{ cert: empty, key }, "cert is empty"],
+      [{ cert, key: empty }, "key is empty"],
+      [{ cert }, "cert and key go together"],
+      [{ key }, "cert and key go together"],
+      [{ cert, key: cert }, "key holds a CERTIFICATE, not a private key"],
+      [{ cert, key: server.key }, "key doesn't belong to"],
+      [
+        {
+          cert,
+          key: Buffer.from(rsa.export({ format: "pem", type: "pkcs8" })),
+        },
+        "key doesn't belong to",
+      ],
+      [{ cert, key: encrypted("pkcs8") }, "key is encrypted"],
+      [{ cert, key: encrypted("sec1") }, "key is encrypted"],
+      [expired, "cert expired at"],
+      [early, "cert isn't valid before"],
+    ] as [TlsOptions, string][]) {
+      assert.throws(
+        () => new UserProfileClient("localhost:1", { tls }),
+        ({ name, message }: Error) =>
+          name === "TypeError" &&
+          message.startsWith(
+            "The TLS certificates or the key can't be used: ",
+          ) &&
+          message.includes(says),
+        says,
+      );
     }
+    const ca = Buffer.concat([expired.cert, authority.cert]);
+    new UserProfileClient("localhost:1", { tls: { ca } }).close();
   });
 });
 

@@ -55,6 +55,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 		flags.Usage()
 		return 2
 	}
+	empty := ""
+	flags.Visit(func(given *flag.Flag) {
+		if given.Value.String() == "" { // a variable that isn't set, perhaps: not a wish for the default
+			empty = given.Name
+		}
+	})
+	if empty != "" {
+		fmt.Fprintf(stderr, "-%s is empty\n", empty)
+		return 2
+	}
 	if *useTLS || *ca != "" || *cert != "" || *key != "" {
 		loaded, err := userprofile.LoadTLS(*ca, *cert, *key)
 		if err != nil {

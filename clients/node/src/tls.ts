@@ -1,0 +1,93 @@
+import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
+import type { TlsOptions } from "./connection.js";
+
+/** A machine whose clock is a bit ahead may have made a certificate just now. */
+const CLOCK_SKEW_MS = 5 * 60_000;
+
+const BLOCK =
+  /^-----BEGIN ([^\r\n]*?)-----[ \t]*\r?\n[^]*?^-----END \1-----[ \t]*\r?$/gm;
+
+/**
+ * Throws an error in words if TLS would fail, or would trust others than it was
+ * told to: OpenSSL passes over what it can't read.
+ */
+export function checkTls({ ca, cert, key }: TlsOptions): void {
+  if (ca) checkAuthorities(ca);
+  if (!cert !== !key) throw new Error("cert and key go together");
+  if (cert && key) checkPair(cert, key);
+}
+
+function checkAuthorities(pem: Buffer): void {
+  // One that has signed itself may be trusted as it is.
+  const roots = certificatesIn(pem, "ca").filter(
+    (one) => one.ca || one.issuer === one.subject,
+  );
+  if (roots.length === 0) {
+    throw new Error(
+      "ca holds a certificate that an authority has issued, not that of the authority",
+    );
+  }
+  const problems = roots.map(validityProblem);
+  // Among others, an expired one does no harm.
+  if (problems.every(Boolean)) throw new Error(`ca ${problems[0]}`);
+}
+
+function checkPair(cert: Buffer, pem: Buffer): void {
+  const [own] = certificatesIn(cert, "cert");
+  if (!own) throw new Error("cert holds no certificate");
+  const labels = blocksOf(pem, "key").map(([, label]) => label);
+  const label = labels.find((one) => one?.endsWith("PRIVATE KEY"));
+  if (!label) throw new Error(`key holds a ${labels[0]}, not a private key`);
+  if (label.startsWith("ENCRYPTED") || pem.includes("Proc-Type: 4,ENCRYPTED")) {
+    throw new Error("key is encrypted; give one that isn't");
+  }
+  let key: KeyObject;
+  try {
+    key = createPrivateKey(pem);
+  } catch {
+    throw new Error("key is damaged, or of a kind that isn't known");
+  }
+  if (!own.checkPrivateKey(key)) {
+    throw new Error("key doesn't belong to the (first) certificate in cert");
+  }
+  const problem = validityProblem(own);
+  if (problem) throw new Error(`cert ${problem}`);
+}
+
+function certificatesIn(pem: Buffer, name: string): X509Certificate[] {
+  const blocks = blocksOf(pem, name);
+  const found = blocks.filter(
+    ([, label]) => label === "CERTIFICATE" || label === "X509 CERTIFICATE",
+  );
+  if (found.length === 0) {
+    throw new Error(`${name} holds a ${blocks[0]?.[1]}, not a certificate`);
+  }
+  return found.map(([block], index) => {
+    try {
+      return new X509Certificate(block);
+    } catch (cause) {
+      throw new Error(`certificate ${index + 1} in ${name} is damaged`, {
+        cause,
+      });
+    }
+  });
+}
+
+function blocksOf(pem: Buffer, name: string): RegExpMatchArray[] {
+  const text = pem.toString("latin1");
+  if (text.trim() === "") throw new Error(`${name} is empty`);
+  const blocks = [...text.matchAll(BLOCK)];
+  if (text.split("-----BEGIN ").length - 1 !== blocks.length) {
+    throw new Error(`${name} is damaged: not every PEM block in it is whole`);
+  }
+  if (blocks.length === 0) throw new Error(`${name} isn't PEM`);
+  return blocks;
+}
+
+function validityProblem({ validFrom, validTo }: X509Certificate) {
+  if (Date.parse(validTo) < Date.now()) return `expired at ${validTo}`;
+  if (Date.parse(validFrom) > Date.now() + CLOCK_SKEW_MS) {
+    return `isn't valid before ${validFrom}`;
+  }
+  return undefined;
+}

@@ -4,8 +4,10 @@ import inspect
 import json
 import os
 import re
+import socketserver
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +20,12 @@ from pydantic import SecretStr, ValidationError
 from tests.canary import CANARY, raises
 from tests.certificates import BAD_AUTHORITIES, BAD_PAIRS, MadeFiles
 from tests.conformance.peers import couchbase_settings
-from tests.couchbase_node import TestCluster
+from tests.couchbase_node import Rights, TestCluster
 from tests.couchbase_node.protocol import Opcode
 from tests.support import ServerProcess, document, run
 from userprofile_server.errors import (
     CorruptDocumentError,
+    DocumentsRefusedError,
     StoreError,
     StoreMisconfiguredError,
     StoreTimeoutError,
@@ -34,6 +37,7 @@ from userprofile_server.stores import Document, UserStore, couchbase_errors, ope
 from userprofile_server.stores.couchbase import CouchbaseURL
 
 KEY = "userprofile::johndoe"
+NOTHING = Rights(buckets=frozenset())
 
 
 @pytest.fixture
@@ -359,9 +363,9 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("url", "says"),
         [
-            ("couchbase://HOSTS/nope", "the bucket doesn't exist"),
-            ("couchbase://HOSTS/default?collection=nope", "the collection doesn't exist"),
-            ("couchbase://HOSTS/default?scope=nope&collection=nope", "the scope doesn't exist"),
+            ("couchbase://HOSTS/nope", "the bucket 'nope' can't be opened: it doesn't exist, or isn't ready yet"),
+            ("couchbase://HOSTS/default?collection=nope", "the collection doesn't exist, or this user may not see it"),
+            ("couchbase://HOSTS/default?scope=nope&collection=nope", "the scope doesn't exist, or this user may not"),
             ("couchbase://127.0.0.1:1/default", "127.0.0.1:1: Connection refused"),
             ("couchbase://[::1]:1/default", "[::1]:1: "),
             ("couchbase://no-such-host.invalid/default", "no-such-host.invalid: Name or service not known"),
@@ -382,6 +386,30 @@ class TestCheck:
         assert done.returncode == 3
         assert "username or password is wrong" in done.stderr
         assert "secret" not in done.stderr
+
+    def test_says_that_the_user_may_not_use_the_bucket(self, cluster: TestCluster) -> None:
+        for rights, bucket in ((NOTHING, "default"), (Rights(buckets=frozenset({"default"})), "nope")):
+            cluster.grant(rights)
+            done = self.check(f"couchbase://{cluster.hosts}/{bucket}")
+            assert done.returncode == 3
+            assert "the bucket doesn't exist, or isn't ready yet, or this user may not see it" in done.stderr
+
+    def test_says_that_the_user_may_not_see_the_collection(self, cluster: TestCluster) -> None:
+        cluster.add_collection("app", "users")
+        for path, query in (("app.users", ""), ("_default._default", "?scope=app&collection=users")):
+            cluster.grant(Rights(collections=frozenset({path})))
+            done = self.check(f"couchbase://{cluster.hosts}/default{query}")
+            assert done.returncode == 3
+            assert "the collection doesn't exist, or this user may not see it" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("status", "says"), [(0x01, "the bucket 'default' can't be opened"), (0x86, "isn't ready")]
+    )
+    def test_says_that_the_bucket_is_not_ready(self, cluster: TestCluster, status: int, says: str) -> None:
+        cluster.fault(warming_up=status)
+        done = self.check(f"couchbase://{cluster.hosts}/default")
+        assert done.returncode == 3
+        assert says in done.stderr
 
     def test_says_that_a_node_is_silent(self, cluster: TestCluster) -> None:
         cluster.fault(mute=True)
@@ -412,11 +440,147 @@ class TestCheck:
         assert BAD_AUTHORITIES[name] in done.stderr
         assert done.stderr.count("\n") == 1
 
+    def test_says_that_a_node_takes_no_more_connections(self, cluster: TestCluster) -> None:
+        cluster.fault(full=True)
+        done = self.check(f"couchbase://{cluster.hosts}/default")
+        assert done.returncode == 3
+        assert (
+            f"{cluster.hosts}: closes connections at once, as a node does that has as many as it allows" in done.stderr
+        )
+
+    def test_says_that_the_port_is_for_tls(self, tls_cluster: TestCluster) -> None:
+        done = self.check(f"couchbase://{tls_cluster.hosts}/default")
+        assert done.returncode == 3
+        assert "couchbases://" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        ("answer", "says"),
+        [
+            (b"\x15\x03\x03\x00\x02\x02\x46", "speaks TLS: use couchbases://"),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP"),
+            (b"220 mail.example.com ESMTP\r\n", "doesn't speak Couchbase's protocol"),
+        ],
+    )
+    def test_says_what_else_answers_there(self, answer: bytes, says: str) -> None:
+        class Answer(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                self.request.recv(4096)
+                self.request.sendall(answer)
+
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as other:
+            threading.Thread(target=other.serve_forever).start()
+            done = self.check(f"couchbase://127.0.0.1:{other.server_address[1]}/default")
+            other.shutdown()
+        assert done.returncode == 3
+        assert says in done.stderr
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    def test_says_that_a_client_certificate_is_demanded_or_not_a_users(
+        self, authority: trustme.CA, tmp_path: Path, version: ssl.TLSVersion
+    ) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.maximum_version = version
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        authority.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        stranger = authority.issue_cert("service@example.com", common_name="stranger")
+        stranger.cert_chain_pems[0].write_to_path(tmp_path / "client.pem")
+        stranger.private_key_pem.write_to_path(tmp_path / "client.key")
+        ca = ("--couchbase-ca", tmp_path / "ca.pem")
+        with TestCluster(tls=context) as cluster:
+            url = f"couchbases://{cluster.hosts}/default"
+            assert "demands a client certificate" in self.check(url, *ca).stderr
+            pair = ("--couchbase-certificate", tmp_path / "client.pem", "--couchbase-key", tmp_path / "client.key")
+            none = {"USERPROFILE_COUCHBASE_BOOTSTRAP_TIMEOUT": "0.5"}
+            done = run("userprofile-server", "check", "--store", url, *ca, *pair, **none)
+        assert done.returncode == 3
+        assert "knows no user of the client certificate's name" in done.stderr
+
     def test_says_that_a_certificate_is_not_trusted(self, tls_cluster: TestCluster, tmp_path: Path) -> None:
         trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
         done = self.check(f"couchbases://{tls_cluster.hosts}/default", "--couchbase-ca", tmp_path / "other.pem")
         assert done.returncode == 3
         assert "its certificate isn't trusted" in done.stderr
+
+
+class TestImport:
+    """`userprofile-server import`, where the cluster refuses."""
+
+    def import_(self, cluster: TestCluster, *usernames: str, query: str = "") -> "subprocess.CompletedProcess[str]":
+        lines = b"\n".join(document(username) for username in usernames)
+        url = f"couchbase://{cluster.hosts}/default{query}"
+        return run("userprofile-server", "import", "-", "--store", url, stdin=lines, **credentials())
+
+    def test_says_that_the_right_to_write_is_missing(self, cluster: TestCluster) -> None:
+        cluster.grant(Rights(write=False))
+        for _ in range(2):  # the second time the document is there already
+            done = self.import_(cluster, "johndoe")
+            assert done.returncode == 3
+            assert "the user may not write to this bucket or collection" in done.stderr
+            assert "password" not in done.stderr
+            assert "read" not in done.stderr
+            assert done.stdout.startswith("0 users imported")
+            cluster.put(KEY, document("johndoe"))
+
+    def test_says_that_the_user_may_not_see_the_collection(self, cluster: TestCluster) -> None:
+        cluster.add_collection("app", "users")
+        cluster.grant(Rights(collections=frozenset({"app.users"})))
+        assert "or this user may not see it" in self.import_(cluster, "johndoe").stderr
+        assert self.import_(cluster, "johndoe", query="?scope=app&collection=users").returncode == 0
+
+    @pytest.mark.parametrize("opcode", [Opcode.ADD, Opcode.SET])
+    @pytest.mark.parametrize(("status", "says"), [(0x03, "larger than the store takes"), (0x04, "malformed")])
+    def test_a_document_that_is_refused_does_not_cost_its_neighbours_theirs(
+        self, cluster: TestCluster, opcode: int, status: int, says: str
+    ) -> None:
+        if opcode == Opcode.SET:
+            cluster.put(KEY, document("johndoe"))
+        cluster.refuse(KEY, status)
+        done = self.import_(cluster, "alice", "johndoe", "bob")
+        assert done.returncode == 1
+        assert done.stderr.startswith("line 2: ")
+        assert says in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert done.stdout == "2 users imported (0 replaced an older one), 1 row rejected\n"
+        for username in ("alice", "bob"):
+            assert cluster.stored(f"userprofile::{username}")
+
+
+def test_a_put_stores_all_but_the_documents_that_are_refused(cluster: TestCluster, store: UserStore) -> None:
+    for username in ("johndoe", "alice"):
+        cluster.put(f"userprofile::{username}", document(username))
+    cluster.lock(KEY)
+    new = [Document(name, document(name, email="new")) for name in ("bob", "johndoe", "alice", "alice")]
+    huge = Document("huge", document("huge", avatar="x" * 31 * 1024 * 1024))  # the node would reset the connection
+    with raises(DocumentsRefusedError) as caught:
+        store.put([*new, huge], timeout=0.3)
+    assert caught.value.reasons.keys() == {"johndoe", "huge"}
+    assert "locked" in caught.value.reasons["johndoe"]
+    assert "larger than" in caught.value.reasons["huge"]
+    assert caught.value.replaced == 2  # alice's document, and then the first of the two new ones
+    assert store.get("alice", timeout=5).email == "new"
+    assert store.get("bob", timeout=5).email == "new"
+    assert store.get("johndoe", timeout=5).email is None
+    cluster.lock(KEY, locked=False)
+    assert store.put(new, timeout=5) == 4
+
+
+def test_a_locked_document_is_waited_for(cluster: TestCluster, store: UserStore) -> None:
+    cluster.put(KEY, document("johndoe"))
+    cluster.lock(KEY)
+    threading.Timer(0.3, lambda: cluster.lock(KEY, locked=False)).start()
+    assert store.put([Document("johndoe", document("johndoe", email="new"))], timeout=20) == 1
+
+
+def test_rights_that_are_taken_away_and_given_back_count_at_once(cluster: TestCluster, store: UserStore) -> None:
+    cluster.put(KEY, document("johndoe"))
+    cluster.grant(NOTHING)
+    with raises(StoreMisconfiguredError, match="the user may not read"):
+        store.get("johndoe", timeout=5)
+    cluster.grant(Rights())
+    assert store.get("johndoe", timeout=5).username == "johndoe"
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "couchbase"])

@@ -1,6 +1,5 @@
 """`userprofile-server check`: connects and reads like the server would, and says in plain words what is wrong."""
 
-import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from userprofile_server.errors import StoreUnavailableError
 from userprofile_server.settings import StoreSettings
 from userprofile_server.stores import open_store
 from userprofile_server.stores.couchbase_certificates import check_certificates
+from userprofile_server.stores.couchbase_hello import look_at
 
 _PROBE_TIMEOUT = 2.0
 _DEFAULT_PORTS = {"couchbase": 11210, "couchbases": 11207}
@@ -53,26 +53,26 @@ def _reach_hosts(settings: StoreSettings) -> Iterator[str]:
         parts = urlsplit(f"//{host}")
         address = parts.hostname or "", parts.port or _DEFAULT_PORTS[url.scheme]
         try:
-            _reach(address, settings, context)
+            problem = look_at(
+                address,
+                timeout=settings.couchbase_connect_timeout,
+                tls=context,
+                certificate=settings.couchbase_certificate is not None,
+            )
         except ssl.SSLCertVerificationError as error:
             problems.append(f"{host}: its certificate isn't trusted: {error.verify_message}")
-        except ssl.SSLError as error:
-            problems.append(f"{host}: no TLS there: {error.reason or error}")
         except TimeoutError:
             problems.append(f"{host}: no answer")
         except OSError as error:
             problems.append(f"{host}: {error.strerror or error}")
         else:
-            yield f"{host} can be reached"
+            if problem is None:
+                yield f"{host} can be reached"
+            else:
+                problems.append(f"{host}: {problem}")
     if len(problems) == len(url.netloc.split(",")):
         raise StoreUnavailableError("; ".join(problems))
     yield from problems
-
-
-def _reach(address: tuple[str, int], settings: StoreSettings, context: ssl.SSLContext | None) -> None:
-    with socket.create_connection(address, timeout=settings.couchbase_connect_timeout) as connection:
-        if context is not None:
-            context.wrap_socket(connection, server_hostname=address[0]).close()
 
 
 def _tls_context(settings: StoreSettings) -> ssl.SSLContext:

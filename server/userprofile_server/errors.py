@@ -4,6 +4,8 @@ What `str()` says of them is for the operator's log. It never reaches a caller, 
 username (personal data), a document or anything taken out of one.
 """
 
+from collections.abc import Mapping
+
 
 class DomainError(Exception):
     """Base of every error that a store or the service raises on purpose."""
@@ -43,6 +45,16 @@ class StoreUnavailableError(StoreError):
 
 class StoreTimeoutError(StoreError):
     """Raised when the store didn't answer within the timeout that it was given."""
+
+
+class DocumentsRefusedError(StoreError):
+    """Raised when a store has stored all documents but some, which it won't take as they are or as things stand."""
+
+    def __init__(self, reasons: Mapping[str, str], *, replaced: int) -> None:
+        """`reasons` says by username why a document wasn't stored, `replaced` how many of the others took a place."""
+        super().__init__("; ".join(sorted(set(reasons.values()))))
+        self.reasons = reasons
+        self.replaced = replaced
 
 
 class StoreMisconfiguredError(StoreError):

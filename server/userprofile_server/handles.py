@@ -46,7 +46,7 @@ class StoreHandle:
         self._probe_timeout = probe_timeout
         self._store: UserStore | None = None
         self._answers = 0
-        self._reported: int | None = None
+        self._reported: set[tuple[int, str]] = set()
         self._failed = threading.Event()
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name=f"keeper of {name}", daemon=True)
@@ -151,7 +151,7 @@ class StoreHandle:
         self.answered_at = time.monotonic()
         if self._store is None and not self._closing.is_set():
             self._store = store
-            self._reported = None
+            self._reported.clear()
             _log.info("%s: the store answers", self._name)
 
     def _absence(self) -> StoreError:
@@ -167,8 +167,10 @@ class StoreHandle:
             error = StoreUnavailableError("unexpected error")
         self.problem = _again(error)
         level = logging.ERROR if isinstance(error, StoreMisconfiguredError) else logging.WARNING
-        if level != self._reported:  # else an outage would be told again with every attempt
-            self._reported = level
+        # Each reason is told once in an outage, whatever the details behind it, and not again with every attempt.
+        reason = level, str(error).partition(" (")[0]
+        if reason not in self._reported:
+            self._reported.add(reason)
             _log.log(level, "%s: the store doesn't answer: %s", self._name, self.problem)
 
 

@@ -3,19 +3,20 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import argon2
 from pydantic import ValidationError
 
 from userprofile_server.documents import MAX_DOCUMENT_BYTES, describe, parse_user
-from userprofile_server.errors import CorruptDocumentError, InvalidUsernameError
+from userprofile_server.errors import CorruptDocumentError, DocumentsRefusedError, InvalidUsernameError
 from userprofile_server.models import USERPROFILE_DOC_TYPE, UserInDB
 from userprofile_server.stores import Document, UserStore
 from userprofile_server.users import check_username
 
 _BATCH_ROWS = 1000
+_BATCH_BYTES = 16 * 1024 * 1024  # so that a batch fits into memory, and through the network within its time
 _BATCH_SECONDS = 1.0  # rows with a password take so long to hash that a full batch would be a silent minute
 _PUT_TIMEOUT = 30.0
 _SECRET_FIELDS = frozenset({"password", "hashed_password"})
@@ -51,7 +52,7 @@ class Import:
         Raises:
             StoreError: the store failed; rows counted as imported are stored, the others may be.
         """
-        batch: list[Document] = []
+        batch: list[tuple[int, Document]] = []
         size = 0
         since = time.monotonic()
         for number, line in enumerate(lines, start=1):
@@ -59,12 +60,11 @@ class Import:
             try:
                 document = self._read(line, first=number == 1)
             except RowError as error:
-                self.rejected += 1
-                self._report(f"line {number}: {error}")
+                self._reject(number, str(error))
             else:
                 if document is not None:
-                    batch.append(document)
-            if len(batch) >= _BATCH_ROWS or time.monotonic() - since >= _BATCH_SECONDS:
+                    batch.append((number, document))
+            if len(batch) >= _BATCH_ROWS or size >= _BATCH_BYTES or time.monotonic() - since >= _BATCH_SECONDS:
                 self._flush(batch, size, store)
                 batch, size, since = [], 0, time.monotonic()
         self._flush(batch, size, store)
@@ -91,11 +91,25 @@ class Import:
         self.other_fields.update(repr(name)[1:-1] for name in row if name not in _KNOWN_FIELDS and name != "password")
         return document
 
-    def _flush(self, batch: list[Document], size: int, store: UserStore | None) -> None:
+    def _flush(self, batch: list[tuple[int, Document]], size: int, store: UserStore | None) -> None:
+        """Stores the documents, each with the number of its line, and reports those that the store refuses."""
+        refused: Mapping[str, str] = {}
         if batch and store is not None:
-            self.replaced += store.put(batch, timeout=_PUT_TIMEOUT)
-        self.imported += len(batch)
+            try:
+                self.replaced += store.put([document for _, document in batch], timeout=_PUT_TIMEOUT)
+            except DocumentsRefusedError as error:
+                self.replaced += error.replaced
+                refused = error.reasons
+        for number, document in batch:
+            if document.username in refused:
+                self._reject(number, refused[document.username])
+            else:
+                self.imported += 1
         self._advance(size)
+
+    def _reject(self, number: int, why: str) -> None:
+        self.rejected += 1
+        self._report(f"line {number}: {why}")
 
 
 def bounded_lines(file: BinaryIO) -> Iterator[bytes | None]:

@@ -91,7 +91,7 @@ class NodePeer:
 
     def stored(self, key: str) -> bytes | None:
         document = self._cluster.stored(key, collection=self._collection)
-        return document.value if document else None
+        return document.inflated() if document else None
 
     def close(self) -> None:
         self._cluster.close()

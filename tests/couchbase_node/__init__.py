@@ -4,9 +4,9 @@ It knows nothing of the code that it tests: `python -m tests.couchbase_node` ser
 `TestCluster` runs one or several nodes on a thread of its own.
 """
 
-from tests.couchbase_node.cluster import Cluster, Document
+from tests.couchbase_node.cluster import Cluster, Document, Rights
 from tests.couchbase_node.faults import Faults
 from tests.couchbase_node.node import Node
 from tests.couchbase_node.threaded import TestCluster
 
-__all__ = ["Cluster", "Document", "Faults", "Node", "TestCluster"]
+__all__ = ["Cluster", "Document", "Faults", "Node", "Rights", "TestCluster"]

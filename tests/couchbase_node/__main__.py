@@ -7,8 +7,9 @@ import signal
 import ssl
 from pathlib import Path
 
-from tests.couchbase_node.cluster import DEFAULT_COLLECTION, Cluster, Document
+from tests.couchbase_node.cluster import Cluster, Document
 from tests.couchbase_node.node import Node
+from tests.couchbase_node.protocol import Datatype
 
 _JSON_FLAGS = 0x02000006
 
@@ -33,7 +34,7 @@ async def serve(args: argparse.Namespace) -> None:
         bucket.add_collection(*path.split("."))
     for line in args.load.read_bytes().splitlines() if args.load else ():
         key = f"userprofile::{json.loads(line)['username']}".encode()
-        bucket.documents[DEFAULT_COLLECTION, key] = Document(line, _JSON_FLAGS, cluster.next_cas())
+        bucket.put(bucket.place(key), Document(line, _JSON_FLAGS, cluster.next_cas(), Datatype.JSON))
     tls = None
     if args.certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

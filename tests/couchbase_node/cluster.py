@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.couchbase_node import snappy
+from tests.couchbase_node.protocol import Datatype
+
 if TYPE_CHECKING:
     from tests.couchbase_node.node import Node
 
@@ -15,25 +18,92 @@ VBUCKETS = 1024
 DEFAULT_COLLECTION = 0
 
 
+@dataclass(frozen=True)
+class Rights:
+    """What a user may do. `Rights()` is an administrator's: everything, in buckets too that nobody has made."""
+
+    buckets: frozenset[str] | None = None
+    """The buckets that the user may use at all; None for all."""
+    write: bool = True
+    collections: frozenset[str] | None = None
+    """The collections, as scope.collection, that the user may see in those buckets; None for all."""
+
+    def may_use(self, bucket: str) -> bool:
+        return self.buckets is None or bucket in self.buckets
+
+    def may_see(self, collection: str) -> bool:
+        return self.collections is None or collection in self.collections
+
+
 @dataclass
 class Document:
+    """As a client sent it: `datatype` says whether `value` is compressed."""
+
     value: bytes
     flags: int
     cas: int
+    datatype: int = 0
+    expires: int = 0
+    """In seconds since the epoch; 0 for never."""
+    locked: bool = False
+
+    def inflated(self) -> bytes:
+        return snappy.inflate(self.value) if self.datatype & Datatype.SNAPPY else self.value
+
+
+Place = tuple[int, int, bytes]
+"""Where a document is: vbucket, collection id, key."""
 
 
 @dataclass
 class Bucket:
-    """The documents of one bucket, by collection id and key, and where each of its vbuckets is."""
+    """The documents of one bucket, and where each of its vbuckets is."""
 
     name: str
     collections: dict[str, int] = field(default_factory=lambda: {"_default._default": DEFAULT_COLLECTION})
-    documents: dict[tuple[int, bytes], Document] = field(default_factory=dict)
+    """Ids by scope.collection. One that is dropped and made again gets another id."""
     owners: list[int] = field(default_factory=lambda: [0] * VBUCKETS)
     """By vbucket, the index of the node that serves it."""
+    announced: list[int] | None = None
+    """What the map says instead, while it is behind."""
+    refused: dict[bytes, int] = field(default_factory=dict)
+    """The status by which writes of a key are refused: what a node with another limit might say."""
+    manifest_uid: int = 1
+    _documents: dict[Place, Document] = field(default_factory=dict)
+
+    def get(self, place: Place) -> Document | None:
+        """Returns what is stored there and hasn't expired."""
+        document = self._documents.get(place)
+        if document is not None and document.expires and document.expires <= time.time():
+            del self._documents[place]
+            return None
+        return document
+
+    def put(self, place: Place, document: Document) -> None:
+        self._documents[place] = document
+
+    def delete(self, place: Place) -> None:
+        del self._documents[place]
+
+    def place(self, key: bytes, collection: str = "_default._default") -> Place:
+        """Returns where clients look for a key."""
+        return vbucket_of(key), self.collections[collection], key
 
     def add_collection(self, scope: str, collection: str) -> int:
-        return self.collections.setdefault(f"{scope}.{collection}", 8 + len(self.collections))
+        path = f"{scope}.{collection}"
+        if path not in self.collections:
+            self.manifest_uid += 1
+            self.collections[path] = 7 + self.manifest_uid
+        return self.collections[path]
+
+    def drop_collection(self, scope: str, collection: str) -> None:
+        self.manifest_uid += 1
+        dropped = self.collections.pop(f"{scope}.{collection}")
+        self._documents = {place: kept for place, kept in self._documents.items() if place[1] != dropped}
+
+    def path_of(self, collection: int) -> str | None:
+        """Returns scope.collection of an id."""
+        return next((path for path, number in self.collections.items() if number == collection), None)
 
     def manifest(self) -> bytes:
         scopes: dict[str, list[dict[str, str]]] = {}
@@ -44,19 +114,26 @@ class Bucket:
             {"name": name, "uid": "0" if name == "_default" else f"{8 + index:x}", "collections": collections}
             for index, (name, collections) in enumerate(scopes.items())
         ]
-        return json.dumps({"uid": "1", "scopes": listed}).encode()
+        return json.dumps({"uid": f"{self.manifest_uid:x}", "scopes": listed}).encode()
 
 
 class Cluster:
     """State without sockets; `Node` serves it."""
 
     def __init__(self, users: dict[str, str] | None = None, buckets: Iterable[str] = ("default",)) -> None:
-        """Takes users with their passwords, all of whom may do everything."""
+        """Takes users with their passwords. All of them may do everything until `rights` says otherwise."""
         self.users = users if users is not None else {"username": "password"}
+        self.rights: dict[str, Rights] = {}
+        """By username. Changing them changes what open connections may do, at once."""
+        self.error_context = ""
+        """Said in the body of every refusal that has one."""
         self.nodes: list[Node] = []
         self.buckets: dict[str, Bucket] = {name: Bucket(name) for name in buckets}
         self.revision = 1
         self._cas = time.time_ns()
+
+    def rights_of(self, username: str) -> Rights:
+        return self.rights.get(username, Rights())
 
     def next_cas(self) -> int:
         self._cas += 1
@@ -70,10 +147,21 @@ class Cluster:
         self.changed()
         return len(self.nodes) - 1
 
-    def move_vbuckets(self, bucket: str, source: int, target: int) -> None:
-        """Lets `target` serve what `source` has served. Clients learn of it by NOT_MY_VBUCKET."""
-        owners = self.buckets[bucket].owners
-        self.buckets[bucket].owners = [target if owner == source else owner for owner in owners]
+    def move_vbuckets(self, name: str, source: int, target: int, *, announce: bool = True) -> None:
+        """Lets `target` serve what `source` has served. Clients learn of it by NOT_MY_VBUCKET.
+
+        Without `announce` the map stays as it was until `announce` is called: its keys are nobody's meanwhile.
+        """
+        bucket = self.buckets[name]
+        if not announce and bucket.announced is None:
+            bucket.announced = bucket.owners
+        bucket.owners = [target if owner == source else owner for owner in bucket.owners]
+        if announce:
+            self.announce(name)
+
+    def announce(self, name: str) -> None:
+        """Lets the map say who serves what."""
+        self.buckets[name].announced = None
         self.changed()
 
     def drop_bucket(self, name: str) -> Bucket:
@@ -124,7 +212,7 @@ class Cluster:
                     "hashAlgorithm": "CRC",
                     "numReplicas": 0,
                     "serverList": [f"{node.host}:{node.port}" for node in self.nodes],
-                    "vBucketMap": [[owner] for owner in bucket.owners],
+                    "vBucketMap": [[owner] for owner in bucket.announced or bucket.owners],
                 },
             }
         return json.dumps(config).encode()
@@ -133,3 +221,12 @@ class Cluster:
 def vbucket_of(key: bytes) -> int:
     """The vbucket that the key (without its collection) belongs to, as every client computes it."""
     return (zlib.crc32(key) >> 16 & 0x7FFF) % VBUCKETS
+
+
+def is_json(value: bytes) -> bool:
+    """Whether the engine would mark the value as JSON, which it finds out by itself."""
+    try:
+        json.loads(value)
+    except (ValueError, RecursionError):
+        return False
+    return True

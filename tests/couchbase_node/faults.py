@@ -10,6 +10,13 @@ class Faults:
     Refusing connections and restarting aren't here: stop and start the node.
     """
 
+    full: bool = False
+    """Accept connections and close them at once, as a node does that has as many as it may have."""
+    warming_up: int = 0
+    """Have no bucket yet: answer whoever selects one or asks for a document by this status.
+
+    After a restart that is 0x01 while the buckets are being made, and 0x86 while their documents are being loaded.
+    """
     mute: bool = False
     """Accept connections and requests, and throw all of them away."""
     frozen: bool = False

@@ -5,13 +5,18 @@ import json
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Callable
 
-from tests.couchbase_node import scram
-from tests.couchbase_node.cluster import DEFAULT_COLLECTION, Bucket, Cluster, Document
+from tests.couchbase_node import scram, snappy
+from tests.couchbase_node.cluster import DEFAULT_COLLECTION, Bucket, Cluster, Document, Place, Rights, is_json
 from tests.couchbase_node.faults import Faults
 from tests.couchbase_node.protocol import (
+    MAX_PACKET_BYTES,
+    Datatype,
     Feature,
+    Frame,
+    MalformedRequestError,
     Opcode,
     ProtocolError,
     Request,
@@ -22,9 +27,12 @@ from tests.couchbase_node.protocol import (
 )
 
 MAX_VALUE_BYTES = 20 * 1024 * 1024
-MAX_KEY_BYTES = 250  # of which at most 246 are left beside a collection's id
+MAX_KEY_BYTES = 250
+MAX_KEY_BYTES_IN_COLLECTION = 246  # in any but the default one
+_LONGEST_RELATIVE_EXPIRY = 30 * 24 * 60 * 60  # what is longer is an absolute time
 
-_DOCUMENT_OPCODES = {Opcode.GET, Opcode.SET, Opcode.ADD, Opcode.REPLACE, Opcode.DELETE, Opcode.GET_META}
+_WRITES = {Opcode.SET: 8, Opcode.ADD: 8, Opcode.REPLACE: 8, Opcode.DELETE: 0}  # and the size of their extras
+_DOCUMENT_OPCODES = {Opcode.GET, Opcode.GET_META, *_WRITES}
 _BEFORE_AUTHENTICATION = {
     Opcode.HELLO,
     Opcode.GET_ERROR_MAP,
@@ -33,7 +41,15 @@ _BEFORE_AUTHENTICATION = {
     Opcode.SASL_STEP,
     Opcode.NOOP,
 }
-_JSON = 0x01
+_LOCKED_CAS = 0xFFFFFFFFFFFFFFFF  # who reads a locked document isn't told the CAS that would unlock it
+
+_HAVE_BODIES = {
+    Status.INVALID,
+    Status.AUTH_ERROR,
+    Status.NO_ACCESS,
+    Status.UNKNOWN_COLLECTION,
+    Status.UNKNOWN_SCOPE,
+}
 
 _ERROR_MAP = {
     "version": 1,
@@ -43,6 +59,7 @@ _ERROR_MAP = {
         "2": {"name": "KEY_EEXISTS", "desc": "Exists", "attrs": ["item-only"]},
         "3": {"name": "E2BIG", "desc": "Too big", "attrs": ["item-only", "invalid-input"]},
         "7": {"name": "NOT_MY_VBUCKET", "desc": "Not here", "attrs": ["fetch-config", "invalid-input"]},
+        "9": {"name": "LOCKED", "desc": "Locked", "attrs": ["item-locked", "item-only", "retry-now"]},
         "20": {"name": "AUTH_ERROR", "desc": "Authentication failed", "attrs": ["conn-state-invalidated", "auth"]},
         "24": {"name": "EACCESS", "desc": "No access", "attrs": ["support", "auth"]},
         "86": {"name": "ETMPFAIL", "desc": "Temporary failure", "attrs": ["temp", "retry-later"]},
@@ -110,7 +127,8 @@ class Session(asyncio.Protocol):
         self._buffer = bytearray()
         self._features: set[int] = set()
         self._scram: scram.Scram | None = None
-        self._authenticated = False
+        self._username: str | None = None
+        self._map_told = 0
 
     # What asyncio calls.
 
@@ -118,10 +136,14 @@ class Session(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for name in (transport.get_extra_info("peercert") or {}).get("subject", ()):
-            self._authenticated |= dict(name).get("commonName") in self._cluster.users  # no password, no SASL
         self._node._sessions.add(self)
         self._node.connections_made += 1
+        subject = [dict(name) for name in (transport.get_extra_info("peercert") or {}).get("subject", ())]
+        if subject:  # no password, no SASL: the certificate says who it is
+            names = [name["commonName"] for name in subject if "commonName" in name]
+            self._username = next((name for name in names if name in self._cluster.users), None)
+        if self._node.faults.full or (subject and self._username is None):
+            transport.close()
         self.faults_changed()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -158,8 +180,8 @@ class Session(asyncio.Protocol):
             for request in requests:
                 self._node.requests[request.opcode] = self._node.requests.get(request.opcode, 0) + 1
                 self._send(request, self._answer(request))
-        except (ProtocolError, struct.error, ValueError):
-            self._transport.abort()
+        except ProtocolError:
+            self.reset()
 
     def _send(self, request: Request, frame: bytes) -> None:
         faults = self._node.faults
@@ -185,13 +207,45 @@ class Session(asyncio.Protocol):
     def _answer(self, request: Request) -> bytes:
         forced = self._node.faults.statuses.get(request.opcode)
         if forced is not None:
-            return response(request, forced, value=self._config() if forced == Status.NOT_MY_VBUCKET else b"")
-        if not self._authenticated and request.opcode not in _BEFORE_AUTHENTICATION:
-            return response(request, Status.NO_ACCESS)
+            return self._not_my_vbucket(request) if forced == Status.NOT_MY_VBUCKET else self._refuse(request, forced)
+        if request.malformed:
+            return self._refuse(request, Status.INVALID)
+        if self._username is None and request.opcode not in _BEFORE_AUTHENTICATION:
+            return self._refuse(request, Status.NO_ACCESS)
         handler = _HANDLERS.get(request.opcode)
         if handler is None:
             return response(request, Status.UNKNOWN_COMMAND)
-        return handler(self, request)
+        try:
+            return handler(self, request)
+        except (MalformedRequestError, ValueError, struct.error) as error:
+            return self._refuse(request, Status.INVALID, str(error))
+
+    def _refuse(self, request: Request, status: int, why: str = "") -> bytes:
+        """Answers with the body that goes with a status: why, and by what it can be found in the node's log."""
+        if status not in _HAVE_BODIES or Feature.EXTENDED_ERRORS not in self._features:
+            return response(request, status)
+        body: dict[str, object] = {
+            "error": {"context": f"{why} {self._cluster.error_context}".strip(), "ref": f"{request.opaque:08x}"}
+        }
+        bucket = self._bucket()
+        if status in (Status.UNKNOWN_COLLECTION, Status.UNKNOWN_SCOPE) and bucket is not None:
+            body["manifest_uid"] = f"{bucket.manifest_uid:x}"
+        return response(request, status, value=json.dumps(body).encode(), datatype=self._granted(Datatype.JSON))
+
+    def _granted(self, datatype: int) -> int:
+        """Returns what of a datatype this client has asked to be told."""
+        for feature, bit in ((Feature.JSON, Datatype.JSON), (Feature.SNAPPY, Datatype.SNAPPY)):
+            if feature not in self._features:
+                datatype &= ~bit
+        return datatype
+
+    def _not_my_vbucket(self, request: Request) -> bytes:
+        """Sends the map along, to a client that asks for it so once for each revision."""
+        if Feature.ONE_MAP_FOR_NOT_MY_VBUCKET in self._features and self._map_told == self._cluster.revision:
+            return response(request, Status.NOT_MY_VBUCKET)
+        self._map_told = self._cluster.revision
+        json_ = self._granted(Datatype.JSON)
+        return response(request, Status.NOT_MY_VBUCKET, value=self._config(), datatype=json_)
 
     def _hello(self, request: Request) -> bytes:
         count = len(request.value) // 2
@@ -201,7 +255,7 @@ class Session(asyncio.Protocol):
         return response(request, value=struct.pack(f">{len(granted)}H", *granted))
 
     def _error_map(self, request: Request) -> bytes:
-        return response(request, value=json.dumps(_ERROR_MAP).encode(), datatype=_JSON)
+        return response(request, value=json.dumps(_ERROR_MAP).encode(), datatype=Datatype.JSON)
 
     def _noop(self, request: Request) -> bytes:
         return response(request)
@@ -213,13 +267,12 @@ class Session(asyncio.Protocol):
         mechanism = request.key.decode()
         try:
             if mechanism == "PLAIN":
-                scram.check_plain(request.value, self._cluster.users)
-                self._authenticated = True
+                self._username = scram.check_plain(request.value, self._cluster.users)
                 return response(request)
             self._scram = scram.Scram(mechanism, self._cluster.users)
             return response(request, Status.AUTH_CONTINUE, value=self._scram.first(request.value))
         except (scram.AuthenticationError, KeyError, ValueError):
-            return response(request, Status.AUTH_ERROR)
+            return self._refuse(request, Status.AUTH_ERROR, "Authentication failed")
 
     def _authenticate_step(self, request: Request) -> bytes:
         exchange, self._scram = self._scram, None
@@ -228,19 +281,23 @@ class Session(asyncio.Protocol):
                 raise scram.AuthenticationError
             value = exchange.final(request.value)
         except (scram.AuthenticationError, ValueError):
-            return response(request, Status.AUTH_ERROR)
-        self._authenticated = True
+            return self._refuse(request, Status.AUTH_ERROR, "Authentication failed")
+        self._username = exchange.username
         return response(request, value=value)
 
     def _select_bucket(self, request: Request) -> bytes:
         name = request.key.decode()
+        if not self._rights().may_use(name):  # whether it exists isn't for this user to know
+            return self._refuse(request, Status.NO_ACCESS, "no access to the bucket")
+        if self._node.faults.warming_up:
+            return response(request, self._node.faults.warming_up)
         if name not in self._cluster.buckets:
-            return response(request, Status.NO_ACCESS)  # as a server does, which doesn't tell who has no access
+            return response(request, Status.NOT_FOUND)
         self.bucket_name = name
         return response(request)
 
     def _cluster_config(self, request: Request) -> bytes:
-        return response(request, value=self._config(), datatype=_JSON)
+        return response(request, value=self._config(), datatype=Datatype.JSON)
 
     def _config(self) -> bytes:
         return self._cluster.config(self._node, self.bucket_name)
@@ -249,7 +306,7 @@ class Session(asyncio.Protocol):
         bucket = self._bucket()
         if bucket is None:
             return response(request, Status.NO_BUCKET)
-        return response(request, value=bucket.manifest(), datatype=_JSON)
+        return response(request, value=bucket.manifest(), datatype=Datatype.JSON)
 
     def _collection_id(self, request: Request) -> bytes:
         bucket = self._bucket()
@@ -257,11 +314,11 @@ class Session(asyncio.Protocol):
             return response(request, Status.NO_BUCKET)
         path = (request.value or request.key).decode()
         number = bucket.collections.get(path)
-        if number is None:
+        if number is None or not self._rights().may_see(path):  # which of the two isn't for this user to know
             scope = path.partition(".")[0] + "."
             known = any(name.startswith(scope) for name in bucket.collections)
-            return response(request, Status.UNKNOWN_COLLECTION if known else Status.UNKNOWN_SCOPE)
-        return response(request, extras=struct.pack(">QI", 1, number))
+            return self._refuse(request, Status.UNKNOWN_COLLECTION if known else Status.UNKNOWN_SCOPE, "unknown")
+        return response(request, extras=struct.pack(">QI", bucket.manifest_uid, number))
 
     def _document(self, request: Request) -> bytes:
         bucket = self._bucket()
@@ -270,61 +327,115 @@ class Session(asyncio.Protocol):
         collection, key = DEFAULT_COLLECTION, request.key
         if Feature.COLLECTIONS in self._features:
             collection, key = split_collection(key)
-        if collection not in bucket.collections.values():
-            return response(request, Status.UNKNOWN_COLLECTION)
-        if not key or len(request.key) > MAX_KEY_BYTES:
-            return response(request, Status.INVALID)
+        self._check_form(request, collection, key)
+        if self._node.faults.warming_up:
+            return response(request, Status.TEMPORARY_FAILURE)
+        rights = self._rights()
+        if not rights.may_use(bucket.name) or (request.opcode in _WRITES and not rights.write):
+            return self._refuse(request, Status.NO_ACCESS, "the privilege for this is missing")
+        path = bucket.path_of(collection)
+        if path is None or not rights.may_see(path):
+            return self._refuse(request, Status.UNKNOWN_COLLECTION, "unknown")
         owner = bucket.owners[request.vbucket] if request.vbucket < len(bucket.owners) else None
         if owner is None or self._cluster.nodes[owner] is not self._node:
-            return response(request, Status.NOT_MY_VBUCKET, value=self._config(), datatype=_JSON)
-        return _OPERATIONS[request.opcode](self, request, bucket, (collection, key))
+            return self._not_my_vbucket(request)
+        if Frame.DURABILITY in request.frames:  # a node without replicas, or whose replicas are made up
+            return response(request, Status.DURABILITY_IMPOSSIBLE)
+        place = request.vbucket, collection, key
+        refused = bucket.refused.get(key)
+        if refused is not None and request.opcode in _WRITES:
+            there = request.opcode == Opcode.ADD and bucket.get(place) is not None
+            return self._refuse(request, Status.EXISTS if there else refused)
+        return _OPERATIONS[request.opcode](self, request, bucket, place)
 
-    def _get(self, request: Request, bucket: Bucket, key: tuple[int, bytes]) -> bytes:
-        document = bucket.documents.get(key)
+    def _check_form(self, request: Request, collection: int, key: bytes) -> None:
+        """Raises MalformedRequestError for what the engine refuses before it looks for the document."""
+        longest = MAX_KEY_BYTES if collection == DEFAULT_COLLECTION else MAX_KEY_BYTES_IN_COLLECTION
+        if not 0 < len(key) <= longest:
+            raise MalformedRequestError("the key's size")
+        extras = _WRITES.get(Opcode(request.opcode), 0)
+        if request.opcode != Opcode.GET_META and len(request.extras) != extras:
+            raise MalformedRequestError("the extras' size")
+        if not extras and request.value:
+            raise MalformedRequestError("a value where none belongs")
+        if request.datatype & ~self._granted(Datatype.SNAPPY | Datatype.JSON) or (request.datatype and not extras):
+            raise MalformedRequestError("the datatype")
+
+    def _get(self, request: Request, bucket: Bucket, place: Place) -> bytes:
+        document = bucket.get(place)
         if document is None:
             return self._done(request, Status.NOT_FOUND)
-        extras = struct.pack(">I", document.flags)
-        return self._done(request, extras=extras, value=document.value, cas=document.cas)
+        datatype = self._granted(document.datatype)
+        value = document.value if datatype & Datatype.SNAPPY else document.inflated()
+        cas = _LOCKED_CAS if document.locked else document.cas
+        return self._done(request, extras=struct.pack(">I", document.flags), value=value, cas=cas, datatype=datatype)
 
-    def _get_meta(self, request: Request, bucket: Bucket, key: tuple[int, bytes]) -> bytes:
-        document = bucket.documents.get(key)
+    def _get_meta(self, request: Request, bucket: Bucket, place: Place) -> bytes:
+        document = bucket.get(place)
         if document is None:
             return self._done(request, Status.NOT_FOUND)
-        extras = struct.pack(">IIIQB", 0, document.flags, 0, 1, 0)  # deleted, flags, expiry, sequence, datatype
+        # deleted, flags, expiry, sequence, datatype
+        extras = struct.pack(">IIIQB", 0, document.flags, document.expires, 1, document.datatype)
         return self._done(request, extras=extras, cas=document.cas)
 
-    def _store(self, request: Request, bucket: Bucket, key: tuple[int, bytes]) -> bytes:
-        existing = bucket.documents.get(key)
+    def _store(self, request: Request, bucket: Bucket, place: Place) -> bytes:
+        compressed = request.datatype & Datatype.SNAPPY
+        size = snappy.inflated_size(request.value) if compressed else len(request.value)
+        if size > MAX_PACKET_BYTES:
+            raise MalformedRequestError("inflates to more than a packet may have")
+        value = snappy.inflate(request.value) if compressed else request.value
+        existing = bucket.get(place)
         if request.opcode == Opcode.ADD and existing is not None:
             return self._done(request, Status.EXISTS)
         if existing is None and (request.opcode == Opcode.REPLACE or request.cas):
             return self._done(request, Status.NOT_FOUND)
+        if existing is not None and existing.locked and request.cas != existing.cas:
+            return self._done(request, Status.LOCKED)
         if existing is not None and request.cas not in (0, existing.cas):
             return self._done(request, Status.EXISTS)
-        if len(request.value) > MAX_VALUE_BYTES:
+        if size > MAX_VALUE_BYTES:
             return self._done(request, Status.TOO_BIG)
-        (flags,) = struct.unpack_from(">I", request.extras)
+        flags, expiry = struct.unpack(">II", request.extras)
+        if 0 < expiry <= _LONGEST_RELATIVE_EXPIRY:
+            expiry += int(time.time())
+        if existing is not None and Frame.PRESERVE_EXPIRY in request.frames:
+            expiry = existing.expires
         cas = self._cluster.next_cas()
-        bucket.documents[key] = Document(request.value, flags, cas)
+        datatype = compressed | (Datatype.JSON if is_json(value) else 0)
+        bucket.put(place, Document(request.value, flags, cas, datatype, expiry))
         return self._done(request, extras=self._mutation_token(), cas=cas)
 
-    def _delete(self, request: Request, bucket: Bucket, key: tuple[int, bytes]) -> bytes:
-        existing = bucket.documents.get(key)
+    def _delete(self, request: Request, bucket: Bucket, place: Place) -> bytes:
+        existing = bucket.get(place)
         if existing is None:
             return self._done(request, Status.NOT_FOUND)
+        if existing.locked and request.cas != existing.cas:
+            return self._done(request, Status.LOCKED)
         if request.cas not in (0, existing.cas):
             return self._done(request, Status.EXISTS)
-        del bucket.documents[key]
+        bucket.delete(place)
         return self._done(request, extras=self._mutation_token(), cas=self._cluster.next_cas())
 
     def _mutation_token(self) -> bytes:
         return struct.pack(">QQ", 1, self._cluster.next_cas()) if Feature.MUTATION_TOKENS in self._features else b""
 
     def _done(
-        self, request: Request, status: int = Status.SUCCESS, *, extras: bytes = b"", value: bytes = b"", cas: int = 0
+        self,
+        request: Request,
+        status: int = Status.SUCCESS,
+        *,
+        extras: bytes = b"",
+        value: bytes = b"",
+        cas: int = 0,
+        datatype: int = 0,
     ) -> bytes:
         with_duration = Feature.SERVER_DURATION in self._features
-        return response(request, status, extras=extras, value=value, cas=cas, with_duration=with_duration)
+        return response(
+            request, status, extras=extras, value=value, cas=cas, datatype=datatype, with_duration=with_duration
+        )
+
+    def _rights(self) -> Rights:
+        return self._cluster.rights_of(self._username or "")
 
     def _bucket(self) -> Bucket | None:
         return self._cluster.buckets.get(self.bucket_name) if self.bucket_name is not None else None
@@ -344,7 +455,7 @@ _HANDLERS: dict[int, Callable[[Session, Request], bytes]] = {
     **dict.fromkeys(_DOCUMENT_OPCODES, Session._document),
 }
 
-_OPERATIONS: dict[int, Callable[[Session, Request, Bucket, tuple[int, bytes]], bytes]] = {
+_OPERATIONS: dict[int, Callable[[Session, Request, Bucket, Place], bytes]] = {
     Opcode.GET: Session._get,
     Opcode.GET_META: Session._get_meta,
     Opcode.SET: Session._store,

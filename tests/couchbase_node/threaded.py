@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from tests.couchbase_node.cluster import Bucket, Cluster, Document, vbucket_of
+from tests.canary import CANARY
+from tests.couchbase_node.cluster import Bucket, Cluster, Document, Rights, is_json, vbucket_of
 from tests.couchbase_node.faults import Faults
 from tests.couchbase_node.node import Node
+from tests.couchbase_node.protocol import Datatype
 
 T = TypeVar("T")
 
@@ -27,6 +29,7 @@ class TestCluster:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.cluster = Cluster(users, buckets)
+        self.cluster.error_context = CANARY  # a server's words may hold anything: none of them may be passed on
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="couchbase node", daemon=True)
         self._thread.start()
@@ -61,12 +64,35 @@ class TestCluster:
         for node in self.nodes:
             self._run(node.close_connections)
 
-    def move_vbuckets(self, source: int, target: int, bucket: str = "default") -> None:
-        self._run(lambda: self.cluster.move_vbuckets(bucket, source, target))
+    def move_vbuckets(self, source: int, target: int, bucket: str = "default", *, announce: bool = True) -> None:
+        self._run(lambda: self.cluster.move_vbuckets(bucket, source, target, announce=announce))
+
+    def announce(self, bucket: str = "default") -> None:
+        """Lets the map of the bucket say what `move_vbuckets` has left unsaid."""
+        self._run(lambda: self.cluster.announce(bucket))
 
     def assign(self, key: str, node: int, bucket: str = "default") -> None:
         """Lets a node serve a key, with all else in its vbucket. For clients that connect later."""
         self._run(lambda: self.cluster.buckets[bucket].owners.__setitem__(vbucket_of(key.encode()), node))
+
+    def grant(self, rights: Rights, username: str = "username") -> None:
+        """Lets a user do this and nothing else from now on, on open connections too."""
+        self._run(lambda: self.cluster.rights.__setitem__(username, rights))
+
+    def lock(self, key: str, *, locked: bool = True) -> None:
+        """Locks a document, as another program would that is about to change it; for as long as the test likes."""
+
+        def lock() -> None:
+            bucket = self.cluster.buckets["default"]
+            document = bucket.get(bucket.place(key.encode()))
+            assert document is not None
+            document.locked = locked
+
+        self._run(lock)
+
+    def refuse(self, key: str, status: int) -> None:
+        """Refuses writes of one key by this status."""
+        self._run(lambda: self.cluster.buckets["default"].refused.__setitem__(key.encode(), status))
 
     def drop_bucket(self, name: str = "default") -> Bucket:
         return self._run(lambda: self.cluster.drop_bucket(name))
@@ -77,21 +103,26 @@ class TestCluster:
     def add_collection(self, scope: str, collection: str, bucket: str = "default") -> None:
         self._run(lambda: self.cluster.buckets[bucket].add_collection(scope, collection))
 
+    def drop_collection(self, scope: str, collection: str, bucket: str = "default") -> None:
+        self._run(lambda: self.cluster.buckets[bucket].drop_collection(scope, collection))
+
     def put(
         self,
         key: str,
         value: bytes,
         *,
         flags: int = 0x02000006,
+        expires: int = 0,
         collection: str = "_default._default",
         bucket: str = "default",
     ) -> None:
-        """Stores any bytes with any flags, as any tool might."""
+        """Stores any bytes with any flags, as any tool might. `expires` is in seconds since the epoch."""
 
         def put() -> None:
-            number = self.cluster.buckets[bucket].collections[collection]
-            document = Document(value, flags, self.cluster.next_cas())
-            self.cluster.buckets[bucket].documents[number, key.encode()] = document
+            datatype = Datatype.JSON if is_json(value) else 0
+            document = Document(value, flags, self.cluster.next_cas(), datatype, expires)
+            holder = self.cluster.buckets[bucket]
+            holder.put(holder.place(key.encode(), collection), document)
 
         self._run(put)
 
@@ -99,8 +130,8 @@ class TestCluster:
         """What is stored under a key."""
 
         def stored() -> Document | None:
-            number = self.cluster.buckets[bucket].collections[collection]
-            return self.cluster.buckets[bucket].documents.get((number, key.encode()))
+            holder = self.cluster.buckets[bucket]
+            return holder.get(holder.place(key.encode(), collection))
 
         return self._run(stored)
 

@@ -6,6 +6,7 @@ and sockets are back where they were.
 """
 
 import gc
+import logging
 import os
 import time
 from collections import Counter
@@ -19,7 +20,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 
-from tests.couchbase_node import TestCluster
+from tests.couchbase_node import Rights, TestCluster
 from tests.couchbase_node.protocol import Opcode, Status
 from tests.faults.load import MISCONFIGURED, OK, TIMEOUT, UNAVAILABLE, USERS, Load
 from tests.support import CallError, GetUser, document, eventually
@@ -228,14 +229,76 @@ def test_a_password_that_is_changed_and_changed_back(one: Service) -> None:
     assert seen.keys() <= {UNAVAILABLE, TIMEOUT, MISCONFIGURED}
 
 
-def test_a_bucket_that_is_dropped_and_made_again(one: Service) -> None:
+def test_a_bucket_that_is_dropped_and_made_again(one: Service, caplog: pytest.LogCaptureFixture) -> None:
+    """While the user may use its name, nobody can tell it from one that isn't ready yet: it is unavailable."""
     with fault(one):
+        dropped = one.cluster.drop_bucket()
+        began = time.monotonic()
+
+        def told() -> bool:
+            return sum("the bucket 'default' can't be opened" in record.getMessage() for record in logged(caplog)) > 0
+
+        eventually(told, "the log names the bucket")
+        last()
+        seen = one.load.since(began)
+        one.cluster.restore_bucket(dropped)
+    assert seen.keys() <= {UNAVAILABLE, TIMEOUT}
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What an operator sees."""
+    return [record for record in list(caplog.records) if record.levelno >= logging.INFO]
+
+
+def test_a_bucket_that_goes_with_the_rights_to_it(one: Service) -> None:
+    with fault(one):
+        one.cluster.grant(Rights(buckets=frozenset()))
         dropped = one.cluster.drop_bucket()
         began = time.monotonic()
         eventually(lambda: MISCONFIGURED in one.load.since(began), "calls say that it is our mistake")
         seen = one.load.since(began)
         one.cluster.restore_bucket(dropped)
+        one.cluster.grant(Rights())
     assert seen.keys() <= {UNAVAILABLE, TIMEOUT, MISCONFIGURED}
+
+
+def test_rights_that_are_taken_away_and_given_back(one: Service) -> None:
+    with fault(one):
+        one.cluster.grant(Rights(buckets=frozenset()))
+        time.sleep(0.05)  # what was on its way may still be answered
+        began = time.monotonic()
+        last()
+        seen = one.load.since(began)
+        one.cluster.grant(Rights())
+    assert seen.keys() == {MISCONFIGURED}
+
+
+@pytest.mark.parametrize("status", [Status.NOT_FOUND, Status.TEMPORARY_FAILURE])
+def test_a_node_that_warms_up_after_a_restart(one: Service, status: int) -> None:
+    with fault(one):
+        one.cluster.stop()
+        one.cluster.fault(warming_up=status)
+        began = time.monotonic()
+        one.cluster.start()
+        last()
+        seen = one.load.since(began)
+        one.cluster.fault()
+    assert seen.keys() <= {UNAVAILABLE, TIMEOUT, MISCONFIGURED}
+    if status == Status.NOT_FOUND:  # of the other one the SDK says no more than of a bucket that isn't there
+        assert MISCONFIGURED not in seen
+
+
+def test_a_node_that_takes_no_more_connections(one: Service) -> None:
+    with fault(one):
+        one.cluster.fault(full=True)
+        last(0.2)
+        assert one.load.since(time.monotonic() - 0.1).keys() <= {OK}, "open connections go on"
+        one.cluster.close_connections()
+        began = time.monotonic()
+        last()
+        seen = one.load.since(began)
+        one.cluster.fault()
+    assert seen.keys() <= {UNAVAILABLE, TIMEOUT}
 
 
 @pytest.mark.timeout(180)
@@ -330,6 +393,23 @@ def test_vbuckets_that_move_to_another_node_are_followed_without_an_error(three:
             three.cluster.move_vbuckets(source, target)
             last(0.5)
     assert three.load.since(began).keys() == {OK}
+
+
+def test_a_map_that_comes_late_after_a_move_costs_only_the_users_that_have_moved() -> None:
+    with TestCluster(3) as cluster:
+        fill(cluster)
+        moved = {username for username in USERS if cluster.owner_of(key(username)) == 0}
+        with running(cluster) as service, fault(service):
+            cluster.move_vbuckets(0, 1, announce=False)
+            last(0.1)
+            began = time.monotonic()
+            last()
+            homeless = service.load.since(began, lambda username: username in moved)
+            others = service.load.since(began, lambda username: username not in moved)
+            cluster.announce()
+    assert homeless.keys() <= {UNAVAILABLE, TIMEOUT}
+    assert homeless
+    assert others.keys() == {OK}
 
 
 Step = Callable[[TestCluster], None]

@@ -50,6 +50,7 @@ class UserStore(UserReader, Protocol):
         """Stores all documents durably, in order, and returns how many took the place of an older one.
 
         Raises:
+            DocumentsRefusedError: some can't be stored, and all others are.
             StoreError: not all of them are stored for certain. Storing them again does no harm.
         """
         ...

@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from couchbase.auth import Authenticator, CertificateAuthenticator, PasswordAuthenticator
@@ -29,16 +29,22 @@ from couchbase.options import (
 )
 from couchbase.transcoder import Transcoder
 
-from userprofile_server.documents import document_key, parse_user, user_or_error
-from userprofile_server.errors import StoreMisconfiguredError, StoreUnavailableError, UserNotFoundError
+from userprofile_server.documents import MAX_DOCUMENT_BYTES, document_key, parse_user, user_or_error
+from userprofile_server.errors import (
+    DocumentsRefusedError,
+    StoreMisconfiguredError,
+    StoreUnavailableError,
+    UserNotFoundError,
+)
 from userprofile_server.models import User
 from userprofile_server.settings import StoreSettings
 from userprofile_server.stores.base import Document, Outcome, UserStore
 from userprofile_server.stores.couchbase_certificates import check_certificates
-from userprofile_server.stores.couchbase_errors import translate
+from userprofile_server.stores.couchbase_errors import refusal, translate, translate_opening, translate_write
 
 _PROBE_KEYS = 16  # with one node of two lost, all of them are on it once in 65,536 times
 _NODES_SECONDS = 0.5
+_TOO_LARGE = f"the document is larger than {MAX_DOCUMENT_BYTES} bytes"
 _MIN_TIMEOUT = 0.001  # the SDK takes 0 for "the default"
 
 
@@ -115,7 +121,7 @@ def open_couchbase(settings: StoreSettings) -> UserStore:
         if cluster is not None:
             cluster.close()
         if isinstance(error, CouchbaseException):
-            raise translate(error) from None
+            raise (translate(error) if cluster is None else translate_opening(error, url.bucket)) from None
         raise
 
 
@@ -158,24 +164,40 @@ class CouchbaseUserStore:
     def put(self, documents: Sequence[Document], *, timeout: float) -> int:
         """See `UserStore.put`. Documents are sent all at once; after an error some may be stored."""
         self._check_process()
-        # Of two documents of one user the last one counts, and it took the other one's place.
-        latest = {document_key(username): content for username, content in documents}
-        replaced = len(documents) - len(latest)
-        if not latest:
-            return 0
-        per_operation = timedelta(seconds=max(timeout, _MIN_TIMEOUT))
+        latest = dict(documents)  # of two documents of one user the last one counts
+        # One far too large isn't sent: the node would reset the connection, and with it all that is under way.
+        refused = {name: _TOO_LARGE for name, content in latest.items() if len(content) > MAX_DOCUMENT_BYTES}
+        sent = {document_key(name): content for name, content in latest.items() if name not in refused}
+        existing: dict[str, bytes] = {}
+        if sent:
+            failures, existing = self._insert_or_upsert(sent, timedelta(seconds=max(timeout, _MIN_TIMEOUT)))
+            refused |= {name: failures[document_key(name)] for name in latest if document_key(name) in failures}
+        # Two documents of one user: the second one took the other's place.
+        stored = [name for name, _ in documents if name not in refused]
+        replaced = len(stored) - len(set(stored)) + sum(document_key(name) in existing for name in set(stored))
+        if refused:
+            raise DocumentsRefusedError(refused, replaced=replaced)
+        return replaced
+
+    def _insert_or_upsert(
+        self, contents: dict[str, bytes], timeout: timedelta
+    ) -> tuple[dict[str, str], dict[str, bytes]]:
+        """Stores documents by key. Returns why some were refused, by key, and those that were there already."""
         try:
-            self._wait_for_nodes(min(timeout, _NODES_SECONDS))
-            inserted = self._collection.insert_multi(latest, InsertMultiOptions(timeout=per_operation))
-            existing = {key: latest[key] for key in _failures(inserted, but=DocumentExistsException)}
+            self._wait_for_nodes(min(timeout.total_seconds(), _NODES_SECONDS))
+            failed = self._collection.insert_multi(contents, InsertMultiOptions(timeout=timeout)).exceptions
+            existing = {
+                key: contents[key] for key, error in failed.items() if isinstance(error, DocumentExistsException)
+            }
+            refused = _refusals({key: error for key, error in failed.items() if key not in existing})
             if existing:
-                updated = self._collection.upsert_multi(existing, UpsertMultiOptions(timeout=per_operation))
-                _failures(updated)
+                upserted = self._collection.upsert_multi(existing, UpsertMultiOptions(timeout=timeout))
+                refused |= _refusals(upserted.exceptions)
         except CouchbaseException as error:
-            raise translate(error) from None
+            raise translate_write(error) from None
         except RuntimeError:
             raise _closed() from None
-        return replaced + len(existing)
+        return refused, existing
 
     def probe(self, *, timeout: float) -> None:
         """See `UserStore.probe`. Several keys are asked for, so that one lost node of many doesn't decide."""
@@ -240,12 +262,15 @@ def _authenticator(settings: StoreSettings) -> Authenticator:
     return PasswordAuthenticator(settings.couchbase_username, password, cert_path=ca)
 
 
-def _failures(result: Any, but: type[Exception] | None = None) -> list[str]:
-    """Returns the keys that failed with `but`; raises what any other key failed with."""
-    for error in result.exceptions.values():
-        if but is None or not isinstance(error, but):
+def _refusals(failures: dict[str, Exception]) -> dict[str, str]:
+    """Returns by key why documents were refused; raises what failed for any other reason than the document's own."""
+    refused = {}
+    for key, error in failures.items():
+        reason = refusal(error)
+        if reason is None:
             raise error
-    return list(result.exceptions)
+        refused[key] = reason
+    return refused
 
 
 def _mistake(message: str) -> StoreMisconfiguredError:

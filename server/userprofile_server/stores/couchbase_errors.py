@@ -18,11 +18,11 @@ TIMEOUTS: frozenset[type[Exception]] = frozenset(
 
 MISCONFIGURED: dict[type[Exception], str] = {
     sdk.AuthenticationException: "the username or password is wrong, or the user may not read this bucket",
-    sdk.BucketNotFoundException: "the bucket doesn't exist, or the user may not see it",
+    sdk.BucketNotFoundException: "the bucket doesn't exist, or isn't ready yet, or this user may not see it",
     sdk.BucketDoesNotExistException: "the bucket doesn't exist",
-    sdk.ScopeNotFoundException: "the scope doesn't exist",
-    sdk.CollectionNotFoundException: "the collection doesn't exist",
-    sdk.KeyspaceNotFoundException: "the scope or collection doesn't exist",
+    sdk.ScopeNotFoundException: "the scope doesn't exist, or this user may not see it",
+    sdk.CollectionNotFoundException: "the collection doesn't exist, or this user may not see it",
+    sdk.KeyspaceNotFoundException: "the scope or collection doesn't exist, or this user may not see it",
     sdk.FeatureUnavailableException: "the server is too old, or lacks a feature",
     sdk.FeatureNotFoundException: "the server is too old, or lacks a feature",
     sdk.UnsupportedOperation: "the server is too old, or no Couchbase server",
@@ -130,6 +130,8 @@ NEVER: frozenset[type[Exception]] = frozenset(
 # A timeout with this reason isn't one: the SDK went on asking for a collection until its time was up.
 _NO_COLLECTION = "key_value_collection_outdated"
 
+_VALUE_TOO_LARGE = 104  # an error code that comes with no class of its own
+
 
 def translate(error: Exception) -> StoreError:
     """Returns the domain's error for what the SDK raised.
@@ -141,7 +143,7 @@ def translate(error: Exception) -> StoreError:
     kind = type(error)
     reasons = _context(error, "retry_reasons") or ()
     if _NO_COLLECTION in reasons:
-        return StoreMisconfiguredError(f"the collection doesn't exist ({summary})")
+        return StoreMisconfiguredError(f"{MISCONFIGURED[sdk.CollectionNotFoundException]} ({summary})")
     if kind in MISCONFIGURED:
         return StoreMisconfiguredError(f"{MISCONFIGURED[kind]} ({summary})")
     if kind in TIMEOUTS and _context(error, "last_dispatched_to") and not reasons:
@@ -149,6 +151,35 @@ def translate(error: Exception) -> StoreError:
     if kind in TIMEOUTS and not reasons:
         return StoreUnavailableError(f"not connected ({summary})")
     return StoreUnavailableError(f"the cluster can't answer now ({summary})")
+
+
+def translate_opening(error: Exception, bucket: str) -> StoreError:
+    """Returns the domain's error for what the SDK raised while it opened a bucket, having logged in before.
+
+    A bucket that doesn't exist is a timeout for who may use any name, an administrator say: the SDK waits for it.
+    """
+    if type(error) not in TIMEOUTS:
+        return translate(error)
+    why = "it doesn't exist, or isn't ready yet, or its nodes don't answer"
+    return StoreUnavailableError(f"the bucket {bucket!r} can't be opened: {why} ({_summary(error)})")
+
+
+def translate_write(error: Exception) -> StoreError:
+    """Returns the domain's error for what the SDK raised for a write on a connection that has logged in."""
+    if isinstance(error, sdk.AuthenticationException):
+        return StoreMisconfiguredError(f"the user may not write to this bucket or collection ({_summary(error)})")
+    return translate(error)
+
+
+def refusal(error: Exception) -> str | None:
+    """Returns why a write failed that concerns its own document alone; None if the error is the store's."""
+    if isinstance(error, sdk.DocumentLockedException):
+        return "another program has locked this user's document; import it again"
+    if isinstance(error, sdk.InvalidArgumentException):
+        return "the store refuses this document as malformed"
+    if getattr(error, "error_code", None) == _VALUE_TOO_LARGE:
+        return "the document is larger than the store takes"
+    return None
 
 
 def _summary(error: Exception) -> str:

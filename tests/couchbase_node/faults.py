@@ -27,5 +27,7 @@ class Faults:
     """Answer requests with this opcode by this status, whatever they ask."""
     reset_mid_frame: bool = False
     """Send half of the answer to a document operation, then reset the connection."""
+    overlong: str = ""
+    """Answer document operations by a header that says more of this than the body has: "key" or "extras"."""
     truncate: bool = False
     """Send half of the answer to a document operation, then close the connection properly."""

@@ -12,6 +12,7 @@ from tests.couchbase_node import scram, snappy
 from tests.couchbase_node.cluster import DEFAULT_COLLECTION, Bucket, Cluster, Document, Place, Rights, is_json
 from tests.couchbase_node.faults import Faults
 from tests.couchbase_node.protocol import (
+    HEADER_BYTES,
     MAX_PACKET_BYTES,
     Datatype,
     Feature,
@@ -189,6 +190,10 @@ class Session(asyncio.Protocol):
             return
         if request.opcode not in _DOCUMENT_OPCODES:
             self._transport.write(frame)
+        elif faults.overlong:
+            at = 3 if faults.overlong == "key" else 4
+            self._transport.write(frame[:at] + b"\xff" + frame[at + 1 : HEADER_BYTES])
+            self._transport.write(frame[HEADER_BYTES:])
         elif faults.reset_mid_frame:
             self._transport.write(frame[: len(frame) // 2])
             self.reset()

@@ -2,12 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
 DEMO_STORE := build/demo.db
 # Tools of other languages, for their own targets only.
 GRPCURL := .tools/bin/grpcurl
 COUCHBASEMOCK := .tools/CouchbaseMock-1.5.27.jar
-BENCH := $(VENV)/.bench
+BENCH := build/bench-go
 BASE ?= main
 BUF := tools/node_modules/.bin/buf
 PROTOSET := build/userprofile.protoset
@@ -15,89 +14,98 @@ PROTOSET := build/userprofile.protoset
 GOOGLEAPIS := build/googleapis/google/rpc
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-quick bench-compare setup protos run test test-grpcurl test-package test-couchbasemock test-couchbase test-gocb test-clients test-client-load lint lint-protos format types docs lock clean
+# What of the caller's environment would lead the virtual environment's Python astray.
+unexport PYTHONHOME PYTHONPATH PYTHONINSPECT PYTHONOPTIMIZE PYTHONSAFEPATH PYTHONWARNINGS
+.PHONY: help bench bench-quick bench-compare setup protos run test test-grpcurl test-package test-setup test-couchbasemock test-couchbase test-gocb test-clients test-client-load lint lint-protos format types docs lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
-setup: $(INSTALLED) ## Make the virtual environment, with all tools and the generated stubs
+# These come first: they see whether the virtual environment is there and healthy, and make, complete or repair it.
+# Targets of files name them behind a bar, since they are always out of date.
+SET_UP = @command -v $(PYTHON) >/dev/null || { echo 'make: $(PYTHON) is not found. Debian and Ubuntu: apt install python3 python3-venv. Another name: make PYTHON=…'; exit 1; }; \
+	$(PYTHON) -I tools/set_up.py $(VENV) $(1) $(if $(filter file,$(origin PYTHON)),,--chosen)
 
-$(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(shell find protos -name '*.proto')
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
-	@echo "setting up $(VENV) (once, about half a minute)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+setup: ## Make or repair the virtual environment, with all tools and the generated stubs
+	$(call SET_UP,dev)
 
-protos: $(INSTALLED) ## Compile protos/ into client/userprofile/v1 (setup does it too)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+.PHONY: setup-serve setup-bench
+setup-serve: # what serving needs, without the tools
+	$(call SET_UP,serve)
 
-run: $(INSTALLED) $(DEMO_STORE) ## Serve a few demo users on 127.0.0.1:50051
+setup-bench:
+	$(call SET_UP,bench)
+
+protos: setup-serve ## Compile protos/ into client/userprofile/v1, if they have changed (setup does it too)
+
+run: setup-serve $(DEMO_STORE) ## Serve a few demo users on 127.0.0.1:50051
 	@echo 'Try, in another terminal:'
 	@echo '  $(BIN)/userprofile get johndoe'
 	@echo "  grpcurl -plaintext -d '{\"username\":\"johndoe\"}' localhost:50051 userprofile.v1.UserProfileService/GetUser"
 	@echo
 	@exec $(BIN)/userprofile-server serve --store sqlite:///$(DEMO_STORE) --listen 127.0.0.1:50051
 
-$(DEMO_STORE): demo/users.jsonl | $(INSTALLED)
+$(DEMO_STORE): demo/users.jsonl | setup-serve
 	@mkdir -p $(@D)
 	@$(BIN)/userprofile-server import demo/users.jsonl --store sqlite:///$@
 	@touch $@
 
-test: $(INSTALLED) ## Run the tests
+test: setup ## Run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-grpcurl: $(INSTALLED) $(GRPCURL) $(COUCHBASEMOCK) ## Try the real grpcurl on every store, and every command of the guides (needs Go, Java, Maven and Node)
-	@GRPCURL=$(abspath $(GRPCURL)) COUCHBASEMOCK=$(abspath $(COUCHBASEMOCK)) $(BIN)/python -m pytest tests/external/check_grpcurl.py tests/external/check_debugging.py
+test-grpcurl: setup $(GRPCURL) $(COUCHBASEMOCK) ## Try the real grpcurl on every store, and every command of the guides (needs Go, Java, Maven and Node)
+	@GRPCURL="$$PWD/$(GRPCURL)" COUCHBASEMOCK="$$PWD/$(COUCHBASEMOCK)" $(BIN)/python -m pytest tests/external/check_grpcurl.py tests/external/check_debugging.py
 
-test-couchbasemock: $(INSTALLED) $(COUCHBASEMOCK) ## Run the stores' conformance suite on CouchbaseMock (needs Java and Maven)
-	@COUCHBASEMOCK=$(abspath $(COUCHBASEMOCK)) $(BIN)/python -m pytest tests/conformance tests/external/check_couchbasemock.py
+test-couchbasemock: setup $(COUCHBASEMOCK) ## Run the stores' conformance suite on CouchbaseMock (needs Java and Maven)
+	@COUCHBASEMOCK="$$PWD/$(COUCHBASEMOCK)" $(BIN)/python -m pytest tests/conformance tests/external/check_couchbasemock.py
 
-test-couchbase: $(INSTALLED) ## Run it on the cluster at USERPROFILE_TEST_COUCHBASE; see docs/couchbase.md
+test-couchbase: setup ## Run it on the cluster at USERPROFILE_TEST_COUCHBASE; see docs/couchbase.md
 	@test -n "$$USERPROFILE_TEST_COUCHBASE" || { echo 'USERPROFILE_TEST_COUCHBASE=couchbase://HOST/BUCKET is needed; see docs/couchbase.md'; exit 2; }
 	@$(BIN)/python -m pytest tests/conformance
 
-test-clients: $(INSTALLED) $(BUF) $(GOOGLEAPIS) ## Try the Go, Node and Java clients on the real server (needs all three)
+test-clients: setup $(BUF) $(GOOGLEAPIS) ## Try the Go, Node and Java clients on the real server (needs all three)
 	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
 	@cd clients/go && go generate . && test -z "$$(gofmt -l .)" && go vet ./...
 	@$(BIN)/python -m pytest tests/external/check_clients.py
 
-test-client-load: $(INSTALLED) ## Try the Python clients under load and losing servers, for minutes
+test-client-load: setup ## Try the Python clients under load and losing servers, for minutes
 	@$(BIN)/python -m pytest tests/external/check_client_load.py
 
-test-gocb: $(INSTALLED) ## Try the test node with Couchbase's Go SDK (needs Go)
+test-gocb: setup ## Try the test node with Couchbase's Go SDK (needs Go)
 	@$(BIN)/python -m pytest tests/external/check_gocb.py
 
 $(COUCHBASEMOCK):
-	@mvn --quiet --batch-mode dependency:copy -Dartifact=com.couchbase.mock:CouchbaseMock:1.5.27 -DoutputDirectory=$(abspath $(@D))
+	@mvn --quiet --batch-mode dependency:copy -Dartifact=com.couchbase.mock:CouchbaseMock:1.5.27 -DoutputDirectory="$$PWD/$(@D)"
 
-test-package: $(INSTALLED) ## Build the wheel and the sdist, install and try them
+test-package: setup ## Build the wheel and the sdist, install and try them
 	@$(BIN)/python -m pytest tests/external/check_package.py
 
-$(GRPCURL):
-	@GOBIN=$(abspath $(@D)) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
+test-setup: setup ## Try setting up in odd folders, after it was stopped, moved, or lost something
+	@$(BIN)/python -m pytest tests/external/check_setup.py -n 2
 
-bench: $(BENCH) ## Measure the service beside its alternatives, and how it grows, for half an hour (needs Go)
+$(GRPCURL):
+	@GOBIN="$$PWD/$(@D)" go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
+
+bench: setup-bench $(BENCH) ## Measure the service beside its alternatives, and how it grows, for half an hour (needs Go)
 	@$(BIN)/python -m bench peers
 	@$(BIN)/python -m bench batches
 	@$(BIN)/python -m bench grow
 
-bench-quick: $(BENCH) ## Four servers alone, in a minute
+bench-quick: setup-bench $(BENCH) ## Four servers alone, in a minute
 	@$(BIN)/python -m bench peers --quick --rounds 7 --seconds 0.7
 
-bench-compare: $(BENCH) ## Measure what the working tree costs against the commit BASE (main unless given)
+bench-compare: setup-bench $(BENCH) ## Measure what the working tree costs against the commit BASE (main unless given)
 	@git worktree prune
 	@git worktree list | grep -q /build/base || git worktree add --quiet --detach build/base
 	@git -C build/base checkout --quiet --detach $(BASE)
 	@$(MAKE) --no-print-directory -C build/base setup
 	@$(BIN)/python -m bench compare build/base
 
-$(BENCH): $(INSTALLED) $(GOOGLEAPIS) $(BUF) $(wildcard bench/servers/go/*)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
-	@GOBIN=$(abspath .tools/bin) go install github.com/bojand/ghz/cmd/ghz@v0.121.0
-	@GOBIN=$(abspath .tools/bin) go install github.com/tsenart/vegeta/v12@v12.13.0
+$(BENCH): $(GOOGLEAPIS) $(BUF) $(wildcard bench/servers/go/*) | setup-bench
+	@GOBIN="$$PWD/.tools/bin" go install github.com/bojand/ghz/cmd/ghz@v0.121.0
+	@GOBIN="$$PWD/.tools/bin" go install github.com/tsenart/vegeta/v12@v12.13.0
 	@cd clients/go && go generate .
-	@cd bench/servers/go && go build -o $(abspath build/bench-go) .
+	@cd bench/servers/go && go build -o "$$OLDPWD/$@" .
 	@touch $@
 
 lint-protos: $(BUF) $(GOOGLEAPIS) $(PROTOSET) ## Lint the contract, and see that docs/api.md says what it says (needs Node)
@@ -111,8 +119,8 @@ AGAINST ?=
 breaking: $(BUF) $(GOOGLEAPIS) ## Compare the contract with main's: does it break anybody? (needs Node)
 	@.ci/breaking $(AGAINST)
 
-test-breaking: $(INSTALLED) $(BUF) $(GOOGLEAPIS) ## Try that comparison on changes of all kinds
-	@BUF=$(abspath $(BUF)) $(BIN)/python -m pytest tests/external/check_breaking.py
+test-breaking: setup $(BUF) $(GOOGLEAPIS) ## Try that comparison on changes of all kinds
+	@BUF="$$PWD/$(BUF)" $(BIN)/python -m pytest tests/external/check_breaking.py
 
 .PHONY: protoset proto-docs
 protoset: $(PROTOSET) ## Write build/userprofile.protoset, for grpcurl without reflection (needs Node)
@@ -128,7 +136,7 @@ $(PROTOSET): $(BUF) $(GOOGLEAPIS) buf.yaml docs/health_descriptor.py $(shell fin
 	@$(BIN)/python docs/health_descriptor.py >> $@.part
 	@mv $@.part $@
 
-$(GOOGLEAPIS): $(INSTALLED)
+$(GOOGLEAPIS): constraints.txt | setup-serve
 	@rm -rf $@
 	@mkdir -p $@
 	@cp $$($(BIN)/python -c 'import google.rpc; print(*google.rpc.__path__)')/*.proto $@
@@ -138,19 +146,19 @@ $(BUF): tools/package-lock.json
 	@npm ci --prefix tools --silent --no-audit --no-fund
 	@touch $@
 
-lint: $(INSTALLED) ## Check style
+lint: setup ## Check style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-format: $(INSTALLED) ## Bring the code into its style
+format: setup ## Bring the code into its style
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
 
-types: $(INSTALLED) ## Check types
+types: setup ## Check types
 	@$(BIN)/mypy
 	@$(BIN)/mypy -p tests.clients.typed_caller
 
-docs: $(INSTALLED) ## Write the README's tables anew from the code
+docs: setup ## Write the README's tables anew from the code
 	@$(BIN)/python docs/update_readme.py
 
 lock: ## Choose all versions anew: the newest that pyproject.toml allows

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 
 	userprofile "userprofile/clients/go"
@@ -57,7 +58,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	empty := ""
 	flags.Visit(func(given *flag.Flag) {
-		if given.Value.String() == "" { // a variable that isn't set, perhaps: not a wish for the default
+		if slices.Contains([]string{"ca", "cert", "key"}, given.Name) && given.Value.String() == "" { // a variable that isn't set, perhaps: not a wish for the default
 			empty = given.Name
 		}
 	})

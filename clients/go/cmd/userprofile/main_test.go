@@ -23,6 +23,7 @@ func TestGet(t *testing.T) {
 		"a corrupt user":   {"get corrupt", 1, "", "CORRUPT_DOCUMENT"},
 		"a bad timeout":    {"get -timeout -1s johndoe", 1, "", "the timeout is negative"},
 		"a missing CA":     {"get -ca /nonexistent johndoe", 2, "", "reading the CA"},
+		"an empty CA":      {"get -ca= johndoe", 2, "", "-ca is empty"},
 		"an unknown flag":  {"get -unknown johndoe", 2, "", "-unknown"},
 		"no name":          {"get", 2, "", "usage"},
 		"no command":       {"", 2, "", "usage"},

@@ -208,8 +208,8 @@ public final class UserProfileClient implements AutoCloseable {
      * Makes the client. Nothing is sent yet.
      *
      * @return a client, to be closed
-     * @throws IllegalArgumentException if the target can't be understood, or if there is a token
-     *     that would leave this machine without TLS
+     * @throws IllegalArgumentException if the target can't be understood, if a certificate or key
+     *     can't be used, or if there is a token that would leave this machine without TLS
      */
     public UserProfileClient build() {
       if (target.isBlank()) {
@@ -221,6 +221,9 @@ public final class UserProfileClient implements AutoCloseable {
         throw new IllegalArgumentException(
             "a token would go to %s without TLS: use TLS, or call allowTokenOverPlaintext()"
                 .formatted(target));
+      }
+      if (credentials instanceof TlsChannelCredentials tls) {
+        TlsCheck.check(tls);
       }
       ManagedChannel channel =
           Grpc.newChannelBuilder(target, credentials)

@@ -35,6 +35,11 @@ final class TestCa {
     return make(name, "-signer", "ca", "-ext", "san=ip:127.0.0.1");
   }
 
+  /** Makes one that has signed itself, and expired yesterday. */
+  Identity expired(String name) throws Exception {
+    return make(name, "-startdate", "-2d", "-validity", "1", "-ext", "bc:critical=ca:true");
+  }
+
   private Identity make(String name, String... options) throws Exception {
     Path store = directory.resolve("keys.p12");
     List<String> command =

@@ -11,8 +11,13 @@ import io.grpc.Status;
 import io.grpc.TlsChannelCredentials;
 import io.grpc.TlsServerCredentials;
 import io.grpc.TlsServerCredentials.ClientAuth;
+import java.io.ByteArrayInputStream;
 import java.io.IOException;
+import java.io.InputStream;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Map;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -86,6 +91,72 @@ class TlsTest {
             .build();
 
     assertRefused(tls, mutualTls());
+  }
+
+  @Test
+  void badAuthoritiesAreNamed() throws Exception {
+    String pem = Files.readString(ca.certificate().toPath());
+    String damaged = pem.replaceFirst("\n[^\n]{64}", "\n" + "A".repeat(64));
+    String old = Files.readString(ca.expired("old").certificate().toPath());
+    for (var entry :
+        Map.of(
+                "", "is empty",
+                " \r\n", "is empty",
+                "garbage", "isn't PEM",
+                damaged, "certificate 1 in",
+                pem + damaged, "certificate 2 in",
+                pem + pem.substring(0, 200), "is damaged",
+                "\ufeff" + pem, "is damaged",
+                Files.readString(client.key().toPath()), "not a certificate",
+                Files.readString(client.certificate().toPath()), "that an authority has issued",
+                old, "expired at")
+            .entrySet()) {
+      var tls = TlsChannelCredentials.newBuilder().trustManager(stream(entry.getKey())).build();
+      assertNotBuilt(tls, entry.getValue());
+    }
+    var tls = TlsChannelCredentials.newBuilder().trustManager(stream(old + pem)).build();
+    assertFound(tls, serverTls().build());
+  }
+
+  @Test
+  void aBadClientCertificateOrKeyIsNamed() throws Exception {
+    String key = Files.readString(client.key().toPath());
+    String encrypted = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+    String older =
+        key.replace("PRIVATE KEY-----\n", "EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n")
+            .replace("END PRIVATE", "END EC PRIVATE");
+    for (var entry :
+        Map.of(
+                "", "is empty",
+                "garbage", "isn't PEM",
+                encrypted, "is encrypted",
+                older, "is encrypted",
+                key.replace(" PRIVATE", " EC PRIVATE"), "has to be PKCS#8",
+                key.replaceFirst("\n[^\n]{64}", "\n" + "A".repeat(64)), "is damaged",
+                Files.readString(client.certificate().toPath()), "not a private key",
+                Files.readString(server.key().toPath()), "doesn't belong")
+            .entrySet()) {
+      var tls =
+          TlsChannelCredentials.newBuilder()
+              .keyManager(
+                  stream(Files.readString(client.certificate().toPath())), stream(entry.getKey()))
+              .build();
+      assertNotBuilt(tls, entry.getValue());
+    }
+    var old = ca.expired("old client");
+    assertNotBuilt(
+        TlsChannelCredentials.newBuilder().keyManager(old.certificate(), old.key()).build(),
+        "expired at");
+  }
+
+  private static InputStream stream(String content) {
+    return new ByteArrayInputStream(content.getBytes(StandardCharsets.UTF_8));
+  }
+
+  private static void assertNotBuilt(ChannelCredentials tls, String says) {
+    var builder = Environment.builder("localhost:1", tls);
+    var error = assertThrows(IllegalArgumentException.class, builder::build);
+    assertTrue(error.getMessage().contains(says), says + ": " + error.getMessage());
   }
 
   private static TlsServerCredentials.Builder serverTls() throws IOException {

@@ -583,6 +583,19 @@ def test_rights_that_are_taken_away_and_given_back_count_at_once(cluster: TestCl
     assert store.get("johndoe", timeout=5).username == "johndoe"
 
 
+@pytest.mark.timeout(180)
+def test_the_stores_suite_leaves_a_cluster_as_it_was(cluster: TestCluster) -> None:
+    """`make test-couchbase`, on a bucket that has users of all the names that come to mind."""
+    for username in ("johndoe", "JohnDoe", "alice", "bob", "broken", "nobody", "user0", "user0-0", " "):
+        cluster.put(f"userprofile::{username}", document(username, full_name="somebody's"))
+    before = cluster.contents()
+    suite = ["-m", "pytest", "tests/conformance", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    done = run("python", *suite, USERPROFILE_TEST_COUCHBASE=f"couchbase://{cluster.hosts}/default", **credentials())
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+    assert cluster.contents() == before
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "couchbase"])
 def test_the_same_session_on_either_store(
     kind: str, cluster: TestCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

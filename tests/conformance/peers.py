@@ -21,7 +21,7 @@ from userprofile_server.stores.couchbase import CouchbaseURL
 
 
 class Peer(Protocol):
-    """One empty store, and the way around our own code into it."""
+    """One store, which may have others' users in it, and the way around our own code into it."""
 
     settings: StoreSettings
 
@@ -108,7 +108,7 @@ class _AnyBytes(Transcoder):
 
 
 class SDKPeer:
-    """A bucket of a cluster that isn't ours: what a test has stored is removed after it."""
+    """A bucket of a cluster that isn't ours: what a test has stored, and nothing else, is removed after it."""
 
     def __init__(self, settings: StoreSettings) -> None:
         self.settings = settings

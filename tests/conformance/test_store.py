@@ -1,5 +1,9 @@
-"""What every store has to do. A new store joins with a Peer in `peers.py` and a line in the table there."""
+"""What every store has to do. A new store joins with a Peer in `peers.py` and a line in the table there.
 
+A store may be full of others' users (`make test-couchbase`): every name here is this run's own, see `own`.
+"""
+
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -10,9 +14,21 @@ import pytest
 from tests.canary import CANARY, look, raises
 from tests.conformance.peers import PEERS, Peer
 from tests.support import document
+from userprofile_server.documents import MAX_USERNAME_BYTES
 from userprofile_server.errors import CorruptDocumentError, StoreUnavailableError, UserNotFoundError
 from userprofile_server.models import User
 from userprofile_server.stores import Document, Outcome, UserStore
+
+_RUN = f"conformance {secrets.token_hex(8)}"
+
+
+def own(name: str) -> str:
+    """Returns a username that nobody had before this run."""
+    return f"{_RUN} {name}"
+
+
+JOHN, JOHN_IN_CAPITALS = own("johndoe"), own("JohnDoe")
+ALICE, BOB, BROKEN, NOBODY, FOX = map(own, ("alice", "bob", "broken", "nobody", "jürgen '\"🦊"))
 
 
 @pytest.fixture(params=PEERS)
@@ -29,6 +45,10 @@ def store(peer: Peer) -> Iterator[UserStore]:
     store.close()
 
 
+def key(username: str) -> str:
+    return f"userprofile::{username}"  # the tutorial's
+
+
 def get(store: UserStore, username: str) -> User:
     return store.get(username, timeout=5)
 
@@ -42,7 +62,7 @@ def put(store: UserStore, *documents: Document) -> int:
 
 
 def johndoe(**fields: object) -> Document:
-    return Document("johndoe", document("johndoe", **fields))
+    return Document(JOHN, document(JOHN, **fields))
 
 
 def public(user: Outcome) -> tuple[object, ...]:
@@ -64,55 +84,56 @@ def test_reads_the_public_fields_and_tells_absent_from_empty(
     store: UserStore, fields: dict[str, object], expected: tuple[object, ...]
 ) -> None:
     put(store, johndoe(**fields))
-    assert public(get(store, "johndoe")) == ("johndoe", *expected)
+    assert public(get(store, JOHN)) == (JOHN, *expected)
 
 
 def test_what_it_returns_has_no_hash(store: UserStore) -> None:
     put(store, johndoe())
-    user = get(store, "johndoe")
+    user = get(store, JOHN)
     assert CANARY not in repr(user) + str(user.model_dump()) + repr(vars(user))
 
 
 def test_says_not_found(store: UserStore) -> None:
     put(store, johndoe())
     with raises(UserNotFoundError):
-        get(store, "nobody")
+        get(store, NOBODY)
 
 
 def test_case_counts(store: UserStore) -> None:
     put(store, johndoe())
     with raises(UserNotFoundError):
-        get(store, "JohnDoe")
+        get(store, JOHN_IN_CAPITALS)
 
 
-@pytest.mark.parametrize("username", ["jürgen 🦊", "a/b:c::d%20'\"\\", "x" * 233, "é" * 116, " "])
+@pytest.mark.parametrize("username", ["jürgen 🦊", "a/b:c::d%20'\"\\", "x" * 250, "é" * 250, " "])
 def test_any_valid_name_can_be_stored_and_read(store: UserStore, username: str) -> None:
+    username = own(username).encode()[:MAX_USERNAME_BYTES].decode(errors="ignore")
     put(store, Document(username, document(username)))
     assert get(store, username).username == username
 
 
 def test_tolerates_other_fields_and_never_shows_them(store: UserStore) -> None:
     put(store, johndoe(admin_roles=["superuser"], admin_channels={"a": [1, 2.5, None]}, email="j@example.com"))
-    assert public(get(store, "johndoe")) == ("johndoe", "j@example.com", None, None)
+    assert public(get(store, JOHN)) == (JOHN, "j@example.com", None, None)
 
 
 def test_reads_a_document_with_a_megabyte_of_other_data(store: UserStore) -> None:
     put(store, johndoe(avatar="x" * 1024 * 1024, email="j@example.com"))
-    assert get(store, "johndoe").email == "j@example.com"
+    assert get(store, JOHN).email == "j@example.com"
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        b'{"username": "johndoe", "hashed_password": "h"}',
-        b'{"username": "johndoe", "hashed_password": "h", "type": null}',
-        b'{"username": "johndoe"}',
+        b'{"username": "%s", "hashed_password": "h"}',
+        b'{"username": "%s", "hashed_password": "h", "type": null}',
+        b'{"username": "%s"}',
     ],
     ids=["no type", "null type", "no hash"],
 )
 def test_reads_what_other_tools_have_left_out(peer: Peer, store: UserStore, content: bytes) -> None:
-    peer.plant("userprofile::johndoe", content)
-    assert get(store, "johndoe").username == "johndoe"
+    peer.plant(key(JOHN), content % JOHN.encode())
+    assert get(store, JOHN).username == JOHN
 
 
 @pytest.mark.parametrize(
@@ -120,24 +141,24 @@ def test_reads_what_other_tools_have_left_out(peer: Peer, store: UserStore, cont
     [
         b"",
         b"not json, but " + CANARY.encode(),
-        document("johndoe")[:-1],
-        document("johndoe") + b"}",
-        b"\xff\xfe" + document("johndoe"),
-        document("johndoe", full_name="x").replace(b'"x"', b'"\xff"'),
-        document("johndoe").replace(b"{", b'{"email": "\\ud800", ', 1),
-        b"[" + document("johndoe") + b"]",
+        document(JOHN)[:-1],
+        document(JOHN) + b"}",
+        b"\xff\xfe" + document(JOHN),
+        document(JOHN, full_name="x").replace(b'"x"', b'"\xff"'),
+        document(JOHN).replace(b"{", b'{"email": "\\ud800", ', 1),
+        b"[" + document(JOHN) + b"]",
         b"null",
         b'"' + CANARY.encode() + b'"',
         b'{"hashed_password": "' + CANARY.encode() + b'"}',
-        document("johndoe", username=None),
-        document("johndoe", username=7),
-        document("somebody else"),
-        document("johndoe", type="order"),
-        document("johndoe", type=7),
-        document("johndoe", email=7),
-        document("johndoe", full_name=[CANARY]),
-        document("johndoe", disabled="yes"),
-        document("johndoe", disabled=1),
+        document(JOHN, username=None),
+        document(JOHN, username=7),
+        document(ALICE),
+        document(JOHN, type="order"),
+        document(JOHN, type=7),
+        document(JOHN, email=7),
+        document(JOHN, full_name=[CANARY]),
+        document(JOHN, disabled="yes"),
+        document(JOHN, disabled=1),
     ],
     ids=[
         "empty", "text", "cut off", "trailing brace", "byte order mark", "not utf-8", "lone surrogate", "array",
@@ -146,37 +167,37 @@ def test_reads_what_other_tools_have_left_out(peer: Peer, store: UserStore, cont
     ],
 )  # fmt: skip
 def test_says_that_a_document_is_corrupt_without_a_word_out_of_it(peer: Peer, store: UserStore, content: bytes) -> None:
-    peer.plant("userprofile::johndoe", content)
+    peer.plant(key(JOHN), content)
     with raises(CorruptDocumentError) as caught:
-        get(store, "johndoe")
+        get(store, JOHN)
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
 
 
 def test_one_corrupt_document_leaves_the_others_readable(peer: Peer, store: UserStore) -> None:
-    peer.plant("userprofile::broken", b"{")
+    peer.plant(key(BROKEN), b"{")
     put(store, johndoe())
     with raises(CorruptDocumentError):
-        get(store, "broken")
-    assert get(store, "johndoe").username == "johndoe"
+        get(store, BROKEN)
+    assert get(store, JOHN).username == JOHN
 
 
 def test_get_many_returns_what_became_of_each_name(peer: Peer, store: UserStore) -> None:
-    peer.plant("userprofile::broken", b"{" + CANARY.encode())
-    put(store, johndoe(email="j@example.com"), Document("jürgen '\"🦊", document("jürgen '\"🦊")))
-    outcomes = get_many(store, "johndoe", "nobody", "broken", "jürgen '\"🦊", "JohnDoe")
-    assert public(outcomes.pop("johndoe")) == ("johndoe", "j@example.com", None, None)
-    assert public(outcomes.pop("jürgen '\"🦊")) == ("jürgen '\"🦊", None, None, None)
-    errors = {"nobody": UserNotFoundError, "broken": CorruptDocumentError, "JohnDoe": UserNotFoundError}
+    peer.plant(key(BROKEN), b"{" + CANARY.encode())
+    put(store, johndoe(email="j@example.com"), Document(FOX, document(FOX)))
+    outcomes = get_many(store, JOHN, NOBODY, BROKEN, FOX, JOHN_IN_CAPITALS)
+    assert public(outcomes.pop(JOHN)) == (JOHN, "j@example.com", None, None)
+    assert public(outcomes.pop(FOX)) == (FOX, None, None, None)
+    errors = {NOBODY: UserNotFoundError, BROKEN: CorruptDocumentError, JOHN_IN_CAPITALS: UserNotFoundError}
     assert {name: type(error) for name, error in outcomes.items()} == errors
-    corrupt = outcomes["broken"]
+    corrupt = outcomes[BROKEN]
     assert isinstance(corrupt, CorruptDocumentError)
     assert (corrupt.__cause__, corrupt.__context__, corrupt.__traceback__) == (None, None, None)
     look("an outcome", corrupt)
 
 
 def test_get_many_takes_a_hundred_names(store: UserStore) -> None:
-    names = [f"{n:03}" + "x" * 230 for n in range(100)]
+    names = [own(f"{n:03} ").ljust(MAX_USERNAME_BYTES, "x") for n in range(100)]
     put(store, *(Document(name, document(name)) for name in names[:99]))
     outcomes = get_many(store, *names)
     assert [outcome.username for outcome in outcomes.values() if isinstance(outcome, User)] == names[:99]
@@ -184,24 +205,24 @@ def test_get_many_takes_a_hundred_names(store: UserStore) -> None:
 
 
 def test_get_many_of_one_name_nobody_has(store: UserStore) -> None:
-    assert isinstance(get_many(store, "nobody")["nobody"], UserNotFoundError)
+    assert isinstance(get_many(store, NOBODY)[NOBODY], UserNotFoundError)
 
 
 def test_keeps_documents_to_the_byte_under_the_tutorials_key(peer: Peer, store: UserStore) -> None:
-    content = b'{ "type":"userprofile","username" : "johndoe", "hashed_password":"h", "n": 1.10, "x": 1e2 }'
-    put(store, Document("johndoe", content))
-    assert peer.stored("userprofile::johndoe") == content
+    content = b'{ "type":"userprofile","username" : "%s", "hashed_password":"h", "n": 1.10, "x": 1e2 }' % JOHN.encode()
+    put(store, Document(JOHN, content))
+    assert peer.stored(key(JOHN)) == content
 
 
 def test_put_says_how_many_it_replaced(store: UserStore) -> None:
-    assert put(store, johndoe(), Document("alice", document("alice"))) == 0
-    assert put(store, johndoe(email="new"), Document("bob", document("bob"))) == 1
-    assert get(store, "johndoe").email == "new"
+    assert put(store, johndoe(), Document(ALICE, document(ALICE))) == 0
+    assert put(store, johndoe(email="new"), Document(BOB, document(BOB))) == 1
+    assert get(store, JOHN).email == "new"
 
 
 def test_put_keeps_the_last_of_two_documents_of_one_user(store: UserStore) -> None:
     assert put(store, johndoe(email="first"), johndoe(email="second")) == 1
-    assert get(store, "johndoe").email == "second"
+    assert get(store, JOHN).email == "second"
 
 
 def test_put_of_nothing_does_nothing(store: UserStore) -> None:
@@ -209,7 +230,7 @@ def test_put_of_nothing_does_nothing(store: UserStore) -> None:
 
 
 def test_put_takes_many_documents_at_once(store: UserStore) -> None:
-    names = [f"user{n}" for n in range(2500)]
+    names = [own(f"user{n}") for n in range(2500)]
     assert put(store, *(Document(name, document(name)) for name in names)) == 0
     assert [get(store, name).username for name in names] == names
 
@@ -218,9 +239,9 @@ def test_what_one_handle_has_put_another_reads(peer: Peer, store: UserStore) -> 
     other = peer.open()
     try:
         put(store, johndoe())
-        assert get(other, "johndoe").username == "johndoe"
+        assert get(other, JOHN).username == JOHN
         put(other, johndoe(email="new"))
-        assert get(store, "johndoe").email == "new"
+        assert get(store, JOHN).email == "new"
     finally:
         other.close()
 
@@ -230,17 +251,17 @@ def test_handles_of_several_threads_read_and_write_at_once(peer: Peer, store: Us
     failures: list[BaseException] = []
 
     def work(number: int) -> None:
-        own = peer.open()
+        handle = peer.open()
         try:
             for round_ in range(50):
-                name = f"user{number}-{round_}"
-                own.put([Document(name, document(name))], timeout=10)
-                assert get(own, name).username == name
-                assert get(own, "johndoe").username == "johndoe"
+                name = own(f"user{number}-{round_}")
+                handle.put([Document(name, document(name))], timeout=10)
+                assert get(handle, name).username == name
+                assert get(handle, JOHN).username == JOHN
         except BaseException as error:
             failures.append(error)
         finally:
-            own.close()
+            handle.close()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -259,7 +280,7 @@ def test_a_handle_may_be_probed_and_closed_while_another_thread_reads(peer: Peer
         def read(shared: UserStore = shared, outcomes: list[str] = outcomes) -> None:
             try:
                 while True:
-                    outcomes.append(get(shared, "johndoe").username)
+                    outcomes.append(get(shared, JOHN).username)
             except StoreUnavailableError:
                 pass
 
@@ -270,7 +291,7 @@ def test_a_handle_may_be_probed_and_closed_while_another_thread_reads(peer: Peer
             time.sleep(0.001)
         shared.close()
         reader.join()
-        assert set(outcomes) == {"johndoe"}
+        assert set(outcomes) == {JOHN}
 
 
 def test_probe_returns_once_the_store_has_answered(store: UserStore) -> None:
@@ -282,9 +303,9 @@ def test_a_closed_handle_says_that_it_is_unavailable(peer: Peer) -> None:
     store.close()
     store.close()
     with raises(StoreUnavailableError):
-        get(store, "johndoe")
+        get(store, JOHN)
     with raises(StoreUnavailableError):
-        get_many(store, "johndoe", "alice")
+        get_many(store, JOHN, ALICE)
     with raises(StoreUnavailableError):
         put(store, johndoe())
     with raises(StoreUnavailableError):

@@ -79,6 +79,10 @@ class Bucket:
             return None
         return document
 
+    def contents(self) -> dict[Place, bytes]:
+        """Returns everything that is stored."""
+        return {place: document.inflated() for place, document in self._documents.items()}
+
     def put(self, place: Place, document: Document) -> None:
         self._documents[place] = document
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tests.canary import CANARY
-from tests.couchbase_node.cluster import Bucket, Cluster, Document, Rights, is_json, vbucket_of
+from tests.couchbase_node.cluster import Bucket, Cluster, Document, Place, Rights, is_json, vbucket_of
 from tests.couchbase_node.faults import Faults
 from tests.couchbase_node.node import Node
 from tests.couchbase_node.protocol import Datatype
@@ -134,6 +134,10 @@ class TestCluster:
             return holder.get(holder.place(key.encode(), collection))
 
         return self._run(stored)
+
+    def contents(self, bucket: str = "default") -> dict[Place, bytes]:
+        """Everything that is stored in a bucket."""
+        return self._run(lambda: self.cluster.buckets[bucket].contents())
 
     def owner_of(self, key: str, bucket: str = "default") -> int:
         """The index of the node that serves a key."""

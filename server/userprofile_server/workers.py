@@ -15,7 +15,9 @@ from userprofile_server.stores import UserReader, UserStore
 _log = logging.getLogger(__name__)
 
 SUPERVISION_SECONDS = 0.025
-"""Between two looks of the supervisor at the workers. One that is at the same call both times waits for its store."""
+"""Between two looks of the supervisor at the workers."""
+
+_WAITING = 2  # looks at which a worker is still at the same call: then it waits for its store
 
 SPARE_SECONDS = 1.0
 """How long a spare thread must not have been needed before it ends."""
@@ -57,7 +59,7 @@ class Submission:
 class _Worker:
     """A thread, the handle that it uses, and the call that it works on."""
 
-    __slots__ = ("dismissed", "handle", "seen", "task", "thread")
+    __slots__ = ("dismissed", "handle", "seen", "seen_again", "task", "thread")
 
     def __init__(self, run: "Callable[[_Worker], None]", name: str, handle: StoreHandle) -> None:
         self.handle = handle
@@ -65,6 +67,8 @@ class _Worker:
         """What the thread is doing now. It alone writes this."""
         self.seen: Submission | None = None
         """What it was doing when the supervisor last looked."""
+        self.seen_again = 0
+        """At how many looks in a row that was the same as at the one before."""
         self.dismissed = False
         self.thread = threading.Thread(target=run, args=[self], name=name, daemon=True)
 
@@ -226,12 +230,13 @@ class Workers:
                     least_surplus = surplus
 
     def _count(self) -> tuple[int, int]:
-        """Returns how many threads are idle or make progress, and how many are at the same call as the last time."""
+        """Returns how many threads are idle or make progress, and how many wait for the store."""
         self._spares = [spare for spare in self._spares if spare.thread.is_alive()]
         idle = waiting = 0
         for worker in (*self._workers, *self._spares):
             task = worker.task
-            if task is not None and task is worker.seen:
+            worker.seen_again = worker.seen_again + 1 if task is not None and task is worker.seen else 0
+            if worker.seen_again >= _WAITING:
                 waiting += 1
             elif not worker.dismissed:
                 idle += 1

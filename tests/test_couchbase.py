@@ -34,7 +34,6 @@ from userprofile_server.errors import (
 )
 from userprofile_server.settings import StoreSettings
 from userprofile_server.stores import Document, UserStore, couchbase_errors, open_store
-from userprofile_server.stores.couchbase import CouchbaseURL
 
 KEY = "userprofile::johndoe"
 NOTHING = Rights(buckets=frozenset())
@@ -56,25 +55,6 @@ def store(settings: StoreSettings) -> Iterator[UserStore]:
     store = open_store(settings)
     yield store
     store.close()
-
-
-class TestURL:
-    def test_names_hosts_bucket_scope_and_collection(self) -> None:
-        url = CouchbaseURL.parse("couchbases://a:1,b,[::1]:3/users?scope=app&collection=people")
-        assert url == ("couchbases://a:1,b,[::1]:3", "users", "app", "people")
-        assert CouchbaseURL.parse("couchbase://a/users") == ("couchbase://a", "users", "_default", "_default")
-
-    @pytest.mark.parametrize(
-        "url",
-        ["couchbase://", "couchbase:///users", "couchbase://a", "couchbase://a/", "couchbase://a,/b", "couchbase://a/b/c",
-         "couchbase://a/b#c", "couchbase://a/b?bucket=c", "couchbase://a/b?scope=", "couchbase://user:secret@a/b",
-         "couchbase://[::1/b", "couchbase://a:port/b", "couchbase://a:99999/b"],
-    )  # fmt: skip
-    def test_that_is_none_is_refused_for_good_and_not_repeated(self, url: str) -> None:
-        with raises(StoreMisconfiguredError) as caught:
-            open_store(StoreSettings(store=url))
-        assert caught.value.permanent
-        assert "secret" not in str(caught.value)
 
 
 class TestCredentials:
@@ -368,6 +348,8 @@ class TestCheck:
             ("couchbase://HOSTS/default?scope=nope&collection=nope", "the scope doesn't exist, or this user may not"),
             ("couchbase://127.0.0.1:1/default", "127.0.0.1:1: Connection refused"),
             ("couchbase://[::1]:1/default", "[::1]:1: "),
+            ("couchbase://127.0.0.1:1,[::1]:1/default", "127.0.0.1:1: Connection refused; [::1]:1: "),
+            ("couchbase://127.0.0.1:8091/default", "port 8091 is the one of Couchbase's web console"),
             ("couchbase://no-such-host.invalid/default", "no-such-host.invalid: Name or service not known"),
             ("couchbases://HOSTS/default", "no TLS there"),
             ("couchbase://user:secret@HOSTS/default", "credentials don't belong in the URL"),

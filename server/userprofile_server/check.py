@@ -3,16 +3,17 @@
 import ssl
 import time
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from contextlib import AbstractContextManager, nullcontext
 
-from userprofile_server.errors import StoreUnavailableError
+from userprofile_server.errors import StoreError, StoreUnavailableError
 from userprofile_server.settings import StoreSettings
-from userprofile_server.stores import open_store
+from userprofile_server.stores import is_cluster, open_store
 from userprofile_server.stores.couchbase_certificates import check_certificates
 from userprofile_server.stores.couchbase_hello import look_at
+from userprofile_server.stores.couchbase_url import CouchbaseURL, Host
 
 _PROBE_TIMEOUT = 2.0
-_DEFAULT_PORTS = {"couchbase": 11210, "couchbases": 11207}
+_LOG_SECONDS = 0.3  # what the SDK has to say may come a moment after its error
 
 
 def check(settings: StoreSettings) -> Iterator[str]:
@@ -23,19 +24,59 @@ def check(settings: StoreSettings) -> Iterator[str]:
     """
     if settings.store.startswith("couchbases://"):
         yield from check_certificates(settings)
-    began = time.monotonic()
-    try:
-        store = open_store(settings)
-    except StoreUnavailableError as error:
-        yield from _reach_hosts(settings)
-        raise StoreUnavailableError(f"the hosts can be reached, but the store doesn't answer: {error}") from None
-    yield f"connected in {time.monotonic() - began:.3f} s"
-    try:
+    with _troubled_nodes(settings) as troubled:
         began = time.monotonic()
-        store.probe(timeout=_PROBE_TIMEOUT)
-        yield f"read in {time.monotonic() - began:.3f} s"
-    finally:
-        store.close()
+        try:
+            store = open_store(settings)
+        except StoreUnavailableError as error:
+            yield from _reach_hosts(settings)
+            _reach_advertised(settings, troubled)
+            raise StoreUnavailableError(f"the hosts can be reached, but the store doesn't answer: {error}") from None
+        yield f"connected in {time.monotonic() - began:.3f} s"
+        try:
+            began = time.monotonic()
+            store.probe(timeout=_PROBE_TIMEOUT)
+            yield f"read in {time.monotonic() - began:.3f} s"
+        except StoreError:
+            _reach_advertised(settings, troubled)
+            raise
+        finally:
+            store.close()
+        if troubled:
+            _reach_advertised(settings, troubled)
+
+
+def _troubled_nodes(settings: StoreSettings) -> AbstractContextManager[dict[tuple[str, int], None]]:
+    if not is_cluster(settings.store):
+        return nullcontext({})
+    from userprofile_server.stores.couchbase_nodes import troubled_nodes  # imports the SDK
+
+    return troubled_nodes()
+
+
+def _reach_advertised(settings: StoreSettings, troubled: dict[tuple[str, int], None]) -> None:
+    """Raises if a node can't be reached at the address that the cluster's map has for it."""
+    if not is_cluster(settings.store):
+        return
+    deadline = time.monotonic() + _LOG_SECONDS
+    while not troubled and time.monotonic() < deadline:
+        time.sleep(0.01)
+    url = CouchbaseURL.parse(settings.store)
+    known = {(host.name, host.port or url.default_port) for host in url.hosts}
+    context = _tls_context(settings) if url.scheme == "couchbases" else None
+    problems = []
+    advertised = False
+    for address in list(troubled):
+        if problem := _problem_at(address, settings, context):
+            advertised |= address not in known
+            problems.append(f"the cluster's node {Host(*address)} can't be reached from here: {problem}")
+    if advertised:
+        problems.append(
+            "the cluster itself gives its clients this address; where it is behind NAT or in containers, give its nodes"
+            " external addresses that can be reached, and add network=external to the URL's options"
+        )
+    if problems:
+        raise StoreUnavailableError("; ".join(problems))
 
 
 def _reach_hosts(settings: StoreSettings) -> Iterator[str]:
@@ -44,35 +85,36 @@ def _reach_hosts(settings: StoreSettings) -> Iterator[str]:
     The SDK says no more than "timeout" of a host that doesn't exist, that refuses, or that has a
     certificate which nobody trusts.
     """
-    url = urlsplit(settings.store)
-    if url.scheme not in _DEFAULT_PORTS:
+    if not is_cluster(settings.store):
         return
+    url = CouchbaseURL.parse(settings.store)
     context = _tls_context(settings) if url.scheme == "couchbases" else None
     problems = []
-    for host in url.netloc.split(","):
-        parts = urlsplit(f"//{host}")
-        address = parts.hostname or "", parts.port or _DEFAULT_PORTS[url.scheme]
-        try:
-            problem = look_at(
-                address,
-                timeout=settings.couchbase_connect_timeout,
-                tls=context,
-                certificate=settings.couchbase_certificate is not None,
-            )
-        except ssl.SSLCertVerificationError as error:
-            problems.append(f"{host}: its certificate isn't trusted: {error.verify_message}")
-        except TimeoutError:
-            problems.append(f"{host}: no answer")
-        except OSError as error:
-            problems.append(f"{host}: {error.strerror or error}")
+    for host in url.hosts:
+        address = host.name, host.port or url.default_port
+        if (problem := _problem_at(address, settings, context)) is None:
+            yield f"{host} can be reached"
         else:
-            if problem is None:
-                yield f"{host} can be reached"
-            else:
-                problems.append(f"{host}: {problem}")
-    if len(problems) == len(url.netloc.split(",")):
+            problems.append(f"{host}: {problem}")
+    if len(problems) == len(url.hosts):
         raise StoreUnavailableError("; ".join(problems))
     yield from problems
+
+
+def _problem_at(address: tuple[str, int], settings: StoreSettings, context: ssl.SSLContext | None) -> str | None:
+    try:
+        return look_at(
+            address,
+            timeout=settings.couchbase_connect_timeout,
+            tls=context,
+            certificate=settings.couchbase_certificate is not None,
+        )
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate isn't trusted: {error.verify_message}"
+    except TimeoutError:
+        return "no answer"
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _tls_context(settings: StoreSettings) -> ssl.SSLContext:

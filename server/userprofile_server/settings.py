@@ -27,7 +27,7 @@ class StoreSettings(BaseModel):
         "sqlite:///userprofile.db",
         description=(
             "The store's URL: sqlite:///relative.db, sqlite:////absolute/path.db or"
-            " couchbase://host1,host2/bucket?scope=…&collection=… (couchbases:// with TLS)."
+            " couchbase://host1,host2/bucket?scope=…&collection=…&network=… (couchbases:// with TLS)."
         ),
     )
     store_timeout: Seconds = Field(

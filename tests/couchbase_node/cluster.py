@@ -190,10 +190,11 @@ class Cluster:
             "revEpoch": 1,
             "nodesExt": [
                 {
-                    "hostname": node.host,
+                    "hostname": node.advertised,
                     # Nobody listens on the port for management, but an SDK (Go's) takes no node without one.
                     "services": {"kvSSL": node.port, "mgmtSSL": 18091} if node.tls else {"kv": node.port, "mgmt": 8091},
                     **({"thisNode": True} if node is seen_from else {}),
+                    **({"alternateAddresses": {"external": _external(node)}} if node.external else {}),
                 }
                 for node in self.nodes
             ],
@@ -209,17 +210,23 @@ class Cluster:
                 "bucketCapabilitiesVer": "",
                 "bucketCapabilities": ["collections", "cccp", "xattr", "nodesExt"],
                 "nodes": [
-                    {"hostname": f"{node.host}:8091", "ports": {} if node.tls else {"direct": node.port}}
+                    {"hostname": f"{node.advertised}:8091", "ports": {} if node.tls else {"direct": node.port}}
                     for node in self.nodes
                 ],
                 "vBucketServerMap": {
                     "hashAlgorithm": "CRC",
                     "numReplicas": 0,
-                    "serverList": [f"{node.host}:{node.port}" for node in self.nodes],
+                    "serverList": [f"{node.advertised}:{node.port}" for node in self.nodes],
                     "vBucketMap": [[owner] for owner in bucket.announced or bucket.owners],
                 },
             }
         return json.dumps(config).encode()
+
+
+def _external(node: "Node") -> dict[str, Any]:
+    assert node.external is not None
+    host, port = node.external
+    return {"hostname": host, "ports": {"kvSSL" if node.tls else "kv": port}}
 
 
 def vbucket_of(key: bytes) -> int:

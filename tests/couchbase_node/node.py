@@ -75,6 +75,10 @@ class Node:
         self.cluster = cluster
         self.host = host
         self.port = port
+        self.advertised = host
+        """What the cluster's map says that its host is."""
+        self.external: tuple[str, int] | None = None
+        """Its alternate address for clients on another network."""
         self.tls = tls
         self.faults = Faults()
         self.requests: dict[int, int] = {}

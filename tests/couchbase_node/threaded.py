@@ -27,13 +27,15 @@ class TestCluster:
         users: dict[str, str] | None = None,
         buckets: tuple[str, ...] = ("default",),
         tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.cluster = Cluster(users, buckets)
         self.cluster.error_context = CANARY  # a server's words may hold anything: none of them may be passed on
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="couchbase node", daemon=True)
         self._thread.start()
-        self.nodes = [Node(self.cluster, tls=tls) for _ in range(nodes)]
+        self.nodes = [Node(self.cluster, host=host, port=port, tls=tls) for _ in range(nodes)]
         for node in self.nodes:
             self._wait_for(node.start())
             self.cluster.add_node(node)

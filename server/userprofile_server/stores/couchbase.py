@@ -1,12 +1,13 @@
 """The store for those who outgrow one machine: documents in a Couchbase bucket, through the official SDK."""
 
 import contextlib
+import functools
+import logging
 import os
 import secrets
+import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit
 
 from couchbase.auth import Authenticator, CertificateAuthenticator, PasswordAuthenticator
 from couchbase.cluster import Cluster
@@ -41,42 +42,15 @@ from userprofile_server.settings import StoreSettings
 from userprofile_server.stores.base import Document, Outcome, UserStore
 from userprofile_server.stores.couchbase_certificates import check_certificates
 from userprofile_server.stores.couchbase_errors import refusal, translate, translate_opening, translate_write
+from userprofile_server.stores.couchbase_url import CouchbaseURL
+
+_log = logging.getLogger(__name__)
 
 _PROBE_KEYS = 16  # with one node of two lost, all of them are on it once in 65,536 times
 _NODES_SECONDS = 0.5
 _TOO_LARGE = f"the document is larger than {MAX_DOCUMENT_BYTES} bytes"
+_SRV_SECONDS = 0.5
 _MIN_TIMEOUT = 0.001  # the SDK takes 0 for "the default"
-
-
-class CouchbaseURL(NamedTuple):
-    """The parts of `couchbase://host1,host2/bucket?scope=…&collection=…`."""
-
-    connection: str
-    """What the SDK connects to: `couchbase://host1,host2`."""
-    bucket: str
-    scope: str
-    collection: str
-
-    @classmethod
-    def parse(cls, url: str) -> "CouchbaseURL":
-        """Raises StoreMisconfiguredError if `url` isn't one."""
-        try:
-            parts = urlsplit(url)
-            _ = [urlsplit(f"//{host}").port for host in parts.netloc.rpartition("@")[2].split(",")]
-        except ValueError:
-            raise _mistake("the URL has a host or a port that can't be one") from None
-        if "@" in parts.netloc:
-            raise _mistake("credentials don't belong in the URL; see USERPROFILE_COUCHBASE_USERNAME and …_PASSWORD")
-        bucket = parts.path.removeprefix("/")
-        if not all(parts.netloc.split(",")) or not bucket or "/" in bucket or parts.fragment:
-            raise _mistake("a Couchbase store's URL is couchbase://host1,host2/bucket?scope=…&collection=…")
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if unknown := query.keys() - {"scope", "collection"}:
-            raise _mistake(f"the URL's options are scope and collection, not {', '.join(sorted(unknown))}")
-        names = query.get("scope", "_default"), query.get("collection", "_default")
-        if not all(names):
-            raise _mistake("scope and collection can't be empty")
-        return cls(f"{parts.scheme}://{parts.netloc}", bucket, *names)
 
 
 class _Bytes(Transcoder):  # type: ignore[misc]
@@ -90,7 +64,7 @@ class _Bytes(Transcoder):  # type: ignore[misc]
 
 
 def open_couchbase(settings: StoreSettings) -> UserStore:
-    """Connects to the cluster of `couchbase://host1,host2/bucket?scope=…&collection=…` and opens the bucket.
+    """Connects to the cluster of a `CouchbaseURL` and opens the bucket.
 
     Raises:
         StoreMisconfiguredError: the URL, the credentials, the bucket or a file is wrong.
@@ -99,21 +73,9 @@ def open_couchbase(settings: StoreSettings) -> UserStore:
     if os.environ.get("PYCBC_LOG_LEVEL", "").lower() == "trace":
         raise _mistake("PYCBC_LOG_LEVEL=trace makes the SDK print whole documents, hashes included; unset it")
     url = CouchbaseURL.parse(settings.store)
-    options = ClusterOptions(
-        _authenticator(settings),
-        timeout_options=ClusterTimeoutOptions(
-            bootstrap_timeout=timedelta(seconds=settings.couchbase_bootstrap_timeout),
-            connect_timeout=timedelta(seconds=settings.couchbase_connect_timeout),
-            kv_timeout=timedelta(seconds=settings.store_timeout),
-        ),
-        transcoder=_Bytes(),
-        enable_tracing=settings.couchbase_sdk_telemetry,
-        enable_metrics=settings.couchbase_sdk_telemetry,
-        enable_app_telemetry=settings.couchbase_sdk_telemetry,
-    )
     cluster = None
     try:
-        cluster = Cluster(url.connection, options)
+        cluster = _connect(url, settings)
         bucket = cluster.bucket(url.bucket)
         collection = bucket.scope(url.scope).collection(url.collection)
         return CouchbaseUserStore(cluster, collection, default_timeout=settings.store_timeout)
@@ -123,6 +85,48 @@ def open_couchbase(settings: StoreSettings) -> UserStore:
         if isinstance(error, CouchbaseException):
             raise (translate(error) if cluster is None else translate_opening(error, url.bucket)) from None
         raise
+
+
+def _connect(url: CouchbaseURL, settings: StoreSettings) -> Cluster:
+    """Connects by the DNS SRV record of the URL's host if it may have one, and otherwise to the hosts themselves.
+
+    The SDK gives up where the DNS doesn't answer for the record, and asks for it for hosts with a port too.
+    """
+    if url.may_be_service:
+        began = time.monotonic()
+        try:
+            return Cluster(url.connection, _cluster_options(url, settings, srv=True))
+        except CouchbaseException as error:
+            problem = translate(error)
+            took = time.monotonic() - began
+            # Had the record, or the lack of one, been found, the SDK would have tried to connect until its time was up.
+            if not isinstance(problem, StoreUnavailableError) or took > settings.couchbase_bootstrap_timeout * 0.9:
+                raise
+        _tell_of_lost_record(str(url.hosts[0]))
+    return Cluster(url.connection, _cluster_options(url, settings, srv=False))
+
+
+@functools.cache  # an outage would be told again with every attempt
+def _tell_of_lost_record(host: str) -> None:
+    _log.warning("the DNS doesn't say whether %s has SRV records: connecting to the host itself", host)
+
+
+def _cluster_options(url: CouchbaseURL, settings: StoreSettings, *, srv: bool) -> ClusterOptions:
+    return ClusterOptions(
+        _authenticator(settings),
+        timeout_options=ClusterTimeoutOptions(
+            bootstrap_timeout=timedelta(seconds=settings.couchbase_bootstrap_timeout),
+            connect_timeout=timedelta(seconds=settings.couchbase_connect_timeout),
+            dns_srv_timeout=timedelta(seconds=min(_SRV_SECONDS, settings.couchbase_bootstrap_timeout / 2)),
+            kv_timeout=timedelta(seconds=settings.store_timeout),
+        ),
+        transcoder=_Bytes(),
+        enable_dns_srv=srv,
+        network=url.network,
+        enable_tracing=settings.couchbase_sdk_telemetry,
+        enable_metrics=settings.couchbase_sdk_telemetry,
+        enable_app_telemetry=settings.couchbase_sdk_telemetry,
+    )
 
 
 class CouchbaseUserStore:

@@ -4,6 +4,8 @@
 stubs, for those who want them bare, are in `userprofile.v1`.
 """
 
+import importlib.metadata
+
 from userprofile.async_client import AsyncUserProfileClient
 from userprofile.client import UserProfileClient
 from userprofile.errors import (
@@ -20,6 +22,8 @@ from userprofile.errors import (
 from userprofile.options import TLS, CallOptions
 from userprofile.user import User
 
+__version__ = importlib.metadata.version(__name__)
+
 __all__ = [
     "TLS",
     "AsyncUserProfileClient",
@@ -35,4 +39,5 @@ __all__ = [
     "UserNotFoundError",
     "UserProfileClient",
     "UserProfileError",
+    "__version__",
 ]

@@ -5,6 +5,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -41,7 +42,7 @@ _EXIT_STATUSES: dict[type[UserProfileError], int] = {
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="userprofile")
+@click.version_option(package_name="userprofile", message="userprofile, version %(version)s")
 def main() -> None:
     """Ask a userprofile service about users.
 
@@ -63,7 +64,7 @@ def get(client: UserProfileClient, username: str, as_json: bool) -> None:
     click.echo(json.dumps(dataclasses.asdict(user)) if as_json else _render(user))
 
 
-@main.command()
+@main.command(short_help="Print the profiles of many users as JSON lines.")
 @click.argument("usernames", nargs=-1)
 @connection_options
 def batch(client: UserProfileClient, usernames: tuple[str, ...]) -> None:
@@ -100,14 +101,14 @@ def batch(client: UserProfileClient, usernames: tuple[str, ...]) -> None:
             sys.stdout.flush()
     sys.stdout.flush()
     failed = statuses.total() - statuses[_FOUND] - statuses[_NOT_FOUND]
-    click.echo(f"{statuses[_FOUND]} found, {statuses[_NOT_FOUND]} not found, {failed} failed", err=True)
+    _tell(f"{statuses[_FOUND]} found, {statuses[_NOT_FOUND]} not found, {failed} failed")
     if stdin.problem is not None:
-        click.echo(f"error: {stdin.problem}", err=True)
+        _tell(f"error: {stdin.problem}")
         statuses[_FAILED] += 1
     sys.exit(next((status for status in _BY_SEVERITY if statuses[status]), _FOUND))
 
 
-@main.command()
+@main.command(short_help="Say whether a server is serving.")
 @connection_options
 def health(client: UserProfileClient) -> None:
     """Say whether a server is SERVING, with exit status 0, or NOT_SERVING, with 4."""
@@ -119,16 +120,25 @@ def health(client: UserProfileClient) -> None:
     sys.exit(_FOUND if serving else _UNAVAILABLE)
 
 
-@main.command()
+@main.command(short_help="Print a script that completes commands in your shell.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print a script that completes commands and options in SHELL.
 
-    For bash, put this into ~/.bashrc:  eval "$(userprofile completion bash)"
+    For bash, put this into ~/.bashrc:
+
+    \b
+      eval "$(userprofile completion bash)"
     """
     complete = get_completion_class(shell)
     assert complete is not None  # click has one for each of the choices
     click.echo(complete(main, {}, "userprofile", "_USERPROFILE_COMPLETE").source())
+
+
+def _tell(message: str) -> None:
+    """Writes a line to stderr. Where nobody can read it, that is no reason to stop."""
+    with suppress(OSError):
+        click.echo(message, err=True)
 
 
 class _NamesOfStdin:
@@ -139,11 +149,11 @@ class _NamesOfStdin:
 
     def __iter__(self) -> Iterator[str]:
         if sys.stdin.isatty():
-            click.echo("usernames, one a line; end with Ctrl-D:", err=True)
+            _tell("usernames, one a line; end with Ctrl-D:")
         try:
             for number, line in enumerate(read_lines(sys.stdin.buffer), start=1):
                 if BYTE_ORDER_MARK in line:
-                    click.echo(f"warning: line {number} has a byte order mark inside: are these two files?", err=True)
+                    _tell(f"warning: line {number} has a byte order mark inside: are these two files?")
                 if line.strip(" \t"):
                     yield line  # what isn't text is refused by its name
         except TextInputError as error:
@@ -160,7 +170,7 @@ def _fail(error: UserProfileError, client: UserProfileClient) -> NoReturn:
     message = str(error)
     if error.reason == UNREACHABLE:
         message = f"no userprofile server answers at {client.target}; is it running? ({error.message})"
-    click.echo(f"error: {message}", err=True)
+    _tell(f"error: {message}")
     sys.exit(_exit_status(error))
 
 

@@ -1,0 +1,6 @@
+"""`python -m userprofile`: the command `userprofile`, where its script isn't on the PATH."""
+
+from userprofile_command import main
+
+if __name__ == "__main__":
+    main()

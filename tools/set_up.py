@@ -55,6 +55,10 @@ class Environment:
         levels = LEVELS[LEVELS.index(level) :]
         return record.get("inputs") == inputs() and record.get("level") in levels and all(map(Path.exists, stubs))
 
+    def level(self, asked):
+        """The level to install where this one is asked for: what is there stays."""
+        return max(asked, self._read().get("level", asked), key=LEVELS.index)
+
     def fault(self, chosen):
         """Says why the environment can't be used and has to be made anew, or returns None."""
         record = self._read()
@@ -87,7 +91,6 @@ class Environment:
         before = self._read()
         with contextlib.suppress(FileNotFoundError):
             self._record.unlink()
-        level = max(level, before.get("level", level), key=LEVELS.index)
         pip = [str(self.python), "-I", "-m", "pip", "--no-input", "--disable-pip-version-check"]
         try:
             run([*pip, "install", "-c", "constraints.txt", "-e", f".[{EXTRAS[level]}]"], "installing")
@@ -198,8 +201,9 @@ def this_python():
 
 
 def python_of(python):
-    """The version of this Python, or None where it can't be started."""
-    command = [str(python), "-I", "-c", "import sys; print('.'.join(map(str, sys.version_info[:3])))"]
+    """The version of an environment's Python, or None where it can't be started, or not as that of an environment."""
+    program = "import sys; assert sys.prefix != sys.base_prefix; print('.'.join(map(str, sys.version_info[:3])))"
+    command = [str(python), "-I", "-c", program]
     try:
         return subprocess.check_output(command, stderr=subprocess.DEVNULL).decode().strip()
     except (OSError, subprocess.CalledProcessError):
@@ -291,6 +295,7 @@ def complete(environment, level, chosen):
         fault = "can't start its pip"
     if fault and environment.folder.exists():
         say(f"{environment.name} {fault}: making it anew")
+    level = environment.level(level)
     say(f"setting up {environment.name} {PURPOSE[level]} (once, a minute or two)")
     if fault:
         environment.make()

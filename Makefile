@@ -61,7 +61,7 @@ test-couchbasemock: setup $(COUCHBASEMOCK) ## Run the stores' conformance suite 
 
 test-couchbase: setup ## Run it on the cluster at USERPROFILE_TEST_COUCHBASE; see docs/couchbase.md
 	@test -n "$$USERPROFILE_TEST_COUCHBASE" || { echo 'USERPROFILE_TEST_COUCHBASE=couchbase://HOST/BUCKET is needed; see docs/couchbase.md'; exit 2; }
-	@$(BIN)/python -m pytest tests/conformance
+	@TEST_ON_COUCHBASE=1 $(BIN)/python -m pytest tests/conformance
 
 test-clients: setup $(BUF) $(GOOGLEAPIS) ## Try the Go, Node and Java clients on the real server (needs all three)
 	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error

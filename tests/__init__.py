@@ -2,6 +2,10 @@
 
 import os
 
-from userprofile_server.__main__ import GRPC_EXPERIMENTS
+from tests.environment import forget_the_shell
 
-os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)
+forget_the_shell()
+
+from userprofile_server.__main__ import GRPC_EXPERIMENTS  # noqa: E402, nothing is imported before the shell is forgotten
+
+os.environ["GRPC_EXPERIMENTS"] = GRPC_EXPERIMENTS

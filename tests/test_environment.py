@@ -1,0 +1,68 @@
+"""Tests don't depend on the shell that starts them: a few of each kind, run in a shell that has set everything."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TESTS = [
+    "tests/test_cli.py",
+    "tests/test_drain.py",
+    "tests/test_logs.py",
+    "tests/clients/test_cli.py",
+    "tests/clients/test_behaviour.py",
+]
+CASES = "drain or help or completes or sqlite or progress or log or get_user"
+SHELL = {
+    "USERPROFILE_STORE": "couchbase://host1,host2/bucket",  # these as docs/couchbase.md has them exported
+    "USERPROFILE_COUCHBASE_USERNAME": "userprofile",
+    "USERPROFILE_COUCHBASE_PASSWORD": "password",
+    "USERPROFILE_COUCHBASE_PASSWORD_FILE": "/run/secrets/couchbase",
+    "USERPROFILE_TEST_COUCHBASE": "couchbase://localhost/userprofile",
+    "USERPROFILE_LOG_LEVEL": "error",
+    "USERPROFILE_TARGET": "nowhere:1",
+    "USERPROFILE_LISTEN": "192.0.2.1:5",
+    "PYCBC_LOG_LEVEL": "trace",
+    "PYTHONIOENCODING": "cp1252",
+    "PYTHONWARNINGS": "error",
+    "GRPC_VERBOSITY": "debug",
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "LC_ALL": "POSIX",
+    "TZ": "Asia/Kathmandu",
+    "COLUMNS": "20",
+    "NO_COLOR": "1",
+    "TERM": "vt52",
+    "MAKEFLAGS": "j4",
+}
+
+
+@pytest.mark.timeout(300)
+def test_a_shell_that_has_set_everything_changes_nothing() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", CASES, *TESTS]
+    shell = 'trap "" HUP INT QUIT TERM USR1; umask 077; exec "$@" <&-'
+    done = subprocess.run(
+        ["/bin/sh", "-c", shell, "sh", *command],
+        cwd=ROOT,
+        env=os.environ | SHELL,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def test_a_cluster_is_tried_only_by_the_target_that_is_for_it() -> None:
+    program = "from tests.conformance import peers; print(*peers.PEERS)"
+    for env, expected in [({}, "sqlite"), ({"TEST_ON_COUCHBASE": "1"}, "cluster")]:
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(
+            command, cwd=ROOT, env=os.environ | SHELL | env, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split()[0] == expected

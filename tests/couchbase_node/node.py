@@ -367,7 +367,7 @@ class Session(asyncio.Protocol):
             raise MalformedRequestError("the extras' size")
         if not extras and request.value:
             raise MalformedRequestError("a value where none belongs")
-        if request.datatype & ~self._granted(Datatype.SNAPPY | Datatype.JSON) or (request.datatype and not extras):
+        if request.datatype & ~int(self._granted(Datatype.SNAPPY | Datatype.JSON)) or (request.datatype and not extras):
             raise MalformedRequestError("the datatype")
 
     def _get(self, request: Request, bucket: Bucket, place: Place) -> bytes:

@@ -141,6 +141,10 @@ class TestCluster:
         """Everything that is stored in a bucket."""
         return self._run(lambda: self.cluster.buckets[bucket].contents())
 
+    def vbucket_of(self, key: str) -> int:
+        """The vbucket in which clients look for a key."""
+        return vbucket_of(key.encode())
+
     def owner_of(self, key: str, bucket: str = "default") -> int:
         """The index of the node that serves a key."""
         return self.cluster.buckets[bucket].owners[vbucket_of(key.encode())]

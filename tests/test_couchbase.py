@@ -572,7 +572,8 @@ def test_the_stores_suite_leaves_a_cluster_as_it_was(cluster: TestCluster) -> No
         cluster.put(f"userprofile::{username}", document(username, full_name="somebody's"))
     before = cluster.contents()
     suite = ["-m", "pytest", "tests/conformance", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    done = run("python", *suite, USERPROFILE_TEST_COUCHBASE=f"couchbase://{cluster.hosts}/default", **credentials())
+    env = {"TEST_ON_COUCHBASE": "1", "USERPROFILE_TEST_COUCHBASE": f"couchbase://{cluster.hosts}/default"}
+    done = run("python", *suite, **env, **credentials())
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
     assert cluster.contents() == before

@@ -32,6 +32,7 @@ from userprofile_server.errors import (
     StoreUnavailableError,
     UserNotFoundError,
 )
+from userprofile_server.importing import Import
 from userprofile_server.settings import StoreSettings
 from userprofile_server.stores import Document, UserStore, couchbase_errors, open_store
 
@@ -547,6 +548,31 @@ def test_a_put_stores_all_but_the_documents_that_are_refused(cluster: TestCluste
     assert store.get("johndoe", timeout=5).email is None
     cluster.lock(KEY, locked=False)
     assert store.put(new, timeout=5) == 4
+
+
+def test_an_import_of_large_documents_is_stored_in_small_batches() -> None:
+    sizes: list[int] = []
+
+    class Store:
+        def put(self, documents: list[Document], *, timeout: float) -> int:
+            sizes.append(sum(len(content) for _, content in documents))
+            return 0
+
+    rows = [document(f"user{number}", avatar="x" * 6 * 1024 * 1024) for number in range(7)]
+    job = Import(report=print, advance=lambda _size: None)
+    job.run(rows, Store())  # type: ignore[arg-type]
+    assert job.imported == 7
+    assert max(sizes) < 24 * 1024 * 1024
+
+
+def test_every_row_of_a_user_whose_document_is_refused_is_rejected(cluster: TestCluster, store: UserStore) -> None:
+    cluster.refuse(KEY, 0x03)
+    reports: list[str] = []
+    job = Import(report=reports.append, advance=lambda _size: None)
+    names = ["alice", "johndoe", "bob", "johndoe", "alice"]
+    job.run([document(name) for name in names], store)
+    assert [report.partition(":")[0] for report in reports] == ["line 2", "line 4"]
+    assert job.summary() == "3 users imported (1 replaced an older one), 2 rows rejected"
 
 
 def test_a_locked_document_is_waited_for(cluster: TestCluster, store: UserStore) -> None:

@@ -130,6 +130,8 @@ NEVER: frozenset[type[Exception]] = frozenset(
 # A timeout with this reason isn't one: the SDK went on asking for a collection until its time was up.
 _NO_COLLECTION = "key_value_collection_outdated"
 
+_LOCKED = "key_value_locked"
+
 _VALUE_TOO_LARGE = 104  # an error code that comes with no class of its own
 
 
@@ -173,7 +175,7 @@ def translate_write(error: Exception) -> StoreError:
 
 def refusal(error: Exception) -> str | None:
     """Returns why a write failed that concerns its own document alone; None if the error is the store's."""
-    if isinstance(error, sdk.DocumentLockedException):
+    if isinstance(error, sdk.DocumentLockedException) or _LOCKED in (_context(error, "retry_reasons") or ()):
         return "another program has locked this user's document; import it again"
     if isinstance(error, sdk.InvalidArgumentException):
         return "the store refuses this document as malformed"

@@ -34,7 +34,7 @@ async def serve(args: argparse.Namespace) -> None:
         bucket.add_collection(*path.split("."))
     for line in args.load.read_bytes().splitlines() if args.load else ():
         key = f"userprofile::{json.loads(line)['username']}".encode()
-        bucket.put(bucket.place(key), Document(line, _JSON_FLAGS, cluster.next_cas(), Datatype.JSON))
+        bucket.put(bucket.place(key), Document(line, _JSON_FLAGS, cluster.next_cas(), int(Datatype.JSON)))
     tls = None
     if args.certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

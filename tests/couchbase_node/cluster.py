@@ -35,6 +35,9 @@ class Rights:
         return self.collections is None or collection in self.collections
 
 
+_ADMINISTRATOR = Rights()
+
+
 @dataclass
 class Document:
     """As a client sent it: `datatype` says whether `value` is compressed."""
@@ -43,6 +46,7 @@ class Document:
     flags: int
     cas: int
     datatype: int = 0
+    """In the bits of `Datatype`, as a plain number."""
     expires: int = 0
     """In seconds since the epoch; 0 for never."""
     locked: bool = False
@@ -105,9 +109,11 @@ class Bucket:
         dropped = self.collections.pop(f"{scope}.{collection}")
         self._documents = {place: kept for place, kept in self._documents.items() if place[1] != dropped}
 
-    def path_of(self, collection: int) -> str | None:
-        """Returns scope.collection of an id."""
-        return next((path for path, number in self.collections.items() if number == collection), None)
+    def has(self, collection: int, rights: Rights) -> bool:
+        """Whether there is a collection with this id for somebody with these rights."""
+        if rights.collections is None:
+            return collection in self.collections.values()
+        return any(number == collection and rights.may_see(path) for path, number in self.collections.items())
 
     def manifest(self) -> bytes:
         scopes: dict[str, list[dict[str, str]]] = {}
@@ -137,7 +143,7 @@ class Cluster:
         self._cas = time.time_ns()
 
     def rights_of(self, username: str) -> Rights:
-        return self.rights.get(username, Rights())
+        return self.rights.get(username, _ADMINISTRATOR)
 
     def next_cas(self) -> int:
         self._cas += 1

@@ -32,7 +32,12 @@ MAX_KEY_BYTES = 250
 MAX_KEY_BYTES_IN_COLLECTION = 246  # in any but the default one
 _LONGEST_RELATIVE_EXPIRY = 30 * 24 * 60 * 60  # what is longer is an absolute time
 
-_WRITES = {Opcode.SET: 8, Opcode.ADD: 8, Opcode.REPLACE: 8, Opcode.DELETE: 0}  # and the size of their extras
+_WRITES: dict[int, int] = {
+    Opcode.SET: 8,
+    Opcode.ADD: 8,
+    Opcode.REPLACE: 8,
+    Opcode.DELETE: 0,
+}  # and the size of their extras
 _DOCUMENT_OPCODES = {Opcode.GET, Opcode.GET_META, *_WRITES}
 _BEFORE_AUTHENTICATION = {
     Opcode.HELLO,
@@ -131,6 +136,8 @@ class Session(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._buffer = bytearray()
         self._features: set[int] = set()
+        self._datatypes = 0
+        """What it may send and be sent beside plain values, in the bits of `Datatype`."""
         self._scram: scram.Scram | None = None
         self._username: str | None = None
         self._map_told = 0
@@ -239,21 +246,14 @@ class Session(asyncio.Protocol):
         bucket = self._bucket()
         if status in (Status.UNKNOWN_COLLECTION, Status.UNKNOWN_SCOPE) and bucket is not None:
             body["manifest_uid"] = f"{bucket.manifest_uid:x}"
-        return response(request, status, value=json.dumps(body).encode(), datatype=self._granted(Datatype.JSON))
-
-    def _granted(self, datatype: int) -> int:
-        """Returns what of a datatype this client has asked to be told."""
-        for feature, bit in ((Feature.JSON, Datatype.JSON), (Feature.SNAPPY, Datatype.SNAPPY)):
-            if feature not in self._features:
-                datatype &= ~bit
-        return datatype
+        return response(request, status, value=json.dumps(body).encode(), datatype=Datatype.JSON & self._datatypes)
 
     def _not_my_vbucket(self, request: Request) -> bytes:
         """Sends the map along, to a client that asks for it so once for each revision."""
         if Feature.ONE_MAP_FOR_NOT_MY_VBUCKET in self._features and self._map_told == self._cluster.revision:
             return response(request, Status.NOT_MY_VBUCKET)
         self._map_told = self._cluster.revision
-        json_ = self._granted(Datatype.JSON)
+        json_ = Datatype.JSON & self._datatypes
         return response(request, Status.NOT_MY_VBUCKET, value=self._config(), datatype=json_)
 
     def _hello(self, request: Request) -> bytes:
@@ -261,6 +261,9 @@ class Session(asyncio.Protocol):
         asked = struct.unpack(f">{count}H", request.value[: count * 2])
         granted = [feature for feature in asked if feature in set(Feature)]
         self._features = set(granted)
+        self._datatypes = 0
+        for feature, datatype in ((Feature.JSON, Datatype.JSON), (Feature.SNAPPY, Datatype.SNAPPY)):
+            self._datatypes |= int(datatype) if feature in self._features else 0
         return response(request, value=struct.pack(f">{len(granted)}H", *granted))
 
     def _error_map(self, request: Request) -> bytes:
@@ -342,8 +345,7 @@ class Session(asyncio.Protocol):
         rights = self._rights()
         if not rights.may_use(bucket.name) or (request.opcode in _WRITES and not rights.write):
             return self._refuse(request, Status.NO_ACCESS, "the privilege for this is missing")
-        path = bucket.path_of(collection)
-        if path is None or not rights.may_see(path):
+        if not bucket.has(collection, rights):
             return self._refuse(request, Status.UNKNOWN_COLLECTION, "unknown")
         owner = bucket.owners[request.vbucket] if request.vbucket < len(bucket.owners) else None
         if owner is None or self._cluster.nodes[owner] is not self._node:
@@ -362,20 +364,20 @@ class Session(asyncio.Protocol):
         longest = MAX_KEY_BYTES if collection == DEFAULT_COLLECTION else MAX_KEY_BYTES_IN_COLLECTION
         if not 0 < len(key) <= longest:
             raise MalformedRequestError("the key's size")
-        extras = _WRITES.get(Opcode(request.opcode), 0)
+        extras = _WRITES.get(request.opcode, 0)
         if request.opcode != Opcode.GET_META and len(request.extras) != extras:
             raise MalformedRequestError("the extras' size")
         if not extras and request.value:
             raise MalformedRequestError("a value where none belongs")
-        if request.datatype & ~int(self._granted(Datatype.SNAPPY | Datatype.JSON)) or (request.datatype and not extras):
+        if request.datatype & ~self._datatypes or (request.datatype and not extras):
             raise MalformedRequestError("the datatype")
 
     def _get(self, request: Request, bucket: Bucket, place: Place) -> bytes:
         document = bucket.get(place)
         if document is None:
             return self._done(request, Status.NOT_FOUND)
-        datatype = self._granted(document.datatype)
-        value = document.value if datatype & Datatype.SNAPPY else document.inflated()
+        datatype = document.datatype & self._datatypes
+        value = document.value if datatype == document.datatype else document.inflated()
         cas = _LOCKED_CAS if document.locked else document.cas
         return self._done(request, extras=struct.pack(">I", document.flags), value=value, cas=cas, datatype=datatype)
 
@@ -410,7 +412,7 @@ class Session(asyncio.Protocol):
         if existing is not None and Frame.PRESERVE_EXPIRY in request.frames:
             expiry = existing.expires
         cas = self._cluster.next_cas()
-        datatype = compressed | (Datatype.JSON if is_json(value) else 0)
+        datatype = int(compressed) | (int(Datatype.JSON) if is_json(value) else 0)
         bucket.put(place, Document(request.value, flags, cas, datatype, expiry))
         return self._done(request, extras=self._mutation_token(), cas=cas)
 

@@ -147,8 +147,13 @@ def _request(header: tuple[int, ...], body: bytes) -> Request:
     return Request(opcode, vbucket, opaque, cas, datatype, frames, extras, key, value)
 
 
+_NO_FRAMES: frozenset[int] = frozenset()
+
+
 def _frames(framing: bytes) -> frozenset[int] | None:
     """Returns the ids of the frames, whatever they hold; None if they contradict their own lengths."""
+    if not framing:
+        return _NO_FRAMES
     found = set()
     position = 0
     while position < len(framing):

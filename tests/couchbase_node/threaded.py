@@ -121,7 +121,7 @@ class TestCluster:
         """Stores any bytes with any flags, as any tool might. `expires` is in seconds since the epoch."""
 
         def put() -> None:
-            datatype = Datatype.JSON if is_json(value) else 0
+            datatype = int(Datatype.JSON) if is_json(value) else 0
             document = Document(value, flags, self.cluster.next_cas(), datatype, expires)
             holder = self.cluster.buckets[bucket]
             holder.put(holder.place(key.encode(), collection), document)

@@ -53,6 +53,10 @@ $(DEMO_STORE): demo/users.jsonl | setup-serve
 test: setup ## Run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+.PHONY: test-pythons
+test-pythons: ## Run the tests on the oldest and the newest Python that can be had; ALL=1: on each (root gets what is missing from Debian)
+	@.ci/pythons
+
 test-grpcurl: setup $(GRPCURL) $(COUCHBASEMOCK) ## Try the real grpcurl on every store, and every command of the guides (needs Go, Java, Maven and Node)
 	@GRPCURL="$$PWD/$(GRPCURL)" COUCHBASEMOCK="$$PWD/$(COUCHBASEMOCK)" $(BIN)/python -m pytest tests/external/check_grpcurl.py tests/external/check_debugging.py
 
@@ -135,6 +139,10 @@ $(PROTOSET): $(BUF) $(GOOGLEAPIS) buf.yaml docs/health_descriptor.py $(shell fin
 	@$(BUF) build --as-file-descriptor-set --output $@.part#format=binpb
 	@$(BIN)/python docs/health_descriptor.py >> $@.part
 	@mv $@.part $@
+
+.PHONY: googleapis
+googleapis: $(GOOGLEAPIS) ## Put others' protos that ours import into build/googleapis, for protoc
+	@echo build/googleapis
 
 $(GOOGLEAPIS): constraints.txt | setup-serve
 	@rm -rf $@

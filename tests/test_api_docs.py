@@ -4,6 +4,7 @@ import pytest
 
 from docs.update_api import PAGE
 from userprofile.v1 import user_profile_pb2 as pb
+from userprofile_server.rpc.error_table import ANSWERS, UNEXPECTED
 
 
 def section(name: str) -> str:
@@ -16,6 +17,15 @@ def section(name: str) -> str:
 @pytest.mark.parametrize("method", pb.DESCRIPTOR.services_by_name["UserProfileService"].methods_by_name)
 def test_every_method_is_described(method: str) -> None:
     assert f"`/userprofile.v1.UserProfileService/{method}` takes" in section(method)
+
+
+@pytest.mark.parametrize("method", pb.DESCRIPTOR.services_by_name["UserProfileService"].methods_by_name)
+def test_every_reason_is_described(method: str) -> None:
+    """Those of the README, under each method: of the whole call or of one name."""
+    reasons = {answer.reason for answer in [*ANSWERS.values(), UNEXPECTED]}
+    if method != "BatchGetUsers":
+        reasons.discard("INVALID_BATCH_SIZE")
+    assert not {reason for reason in reasons if reason not in section(method)}
 
 
 @pytest.mark.parametrize("message", pb.DESCRIPTOR.message_types_by_name)

@@ -42,7 +42,7 @@ def wheel(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_has_all_packages_their_stubs_and_types(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    for name in [*(f"v1/{stub}" for stub in STUBS), "py.typed", "cli.py"]:
+    for name in [*(f"v1/{stub}" for stub in STUBS), "v1/user_profile.proto", "py.typed", "cli.py"]:
         assert f"userprofile/{name}" in names
     assert "userprofile_server/py.typed" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {

@@ -101,13 +101,17 @@ class _WatchedStream:
 
     def __init__(self, call: Any) -> None:
         self._call = call
-        call.add_done_callback(ResponseWatcher._look_at)
 
     def __iter__(self) -> "_WatchedStream":
         return self
 
     def __next__(self) -> Any:
-        response = next(self._call)
+        try:
+            response = next(self._call)
+        except (StopIteration, grpc.RpcError):
+            # Not in a callback: grpc's thread would wait for metadata that it has to receive itself.
+            ResponseWatcher._look_at(self._call)
+            raise
         look("response of a stream", response)
         return response
 

@@ -5,7 +5,9 @@ import struct
 import threading
 from typing import Self
 
+MAGIC = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _SETTINGS, _HEADERS, _DATA, _GOAWAY = 0x4, 0x1, 0x0, 0x7
+_PING = 0x6
 _ACK = 0x1
 _END_STREAM, _END_HEADERS = 0x1, 0x4
 _INITIAL_WINDOW_SIZE = 0x4
@@ -28,7 +30,7 @@ class SlowReader:
             ]
         )  # fmt: skip
         self._socket.sendall(
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+            MAGIC
             + _frame(_SETTINGS, 0, 0, settings)
             + _frame(_HEADERS, _END_HEADERS, 1, headers)
             + _frame(_DATA, _END_STREAM, 1, b"\x00\x00\x00\x00\x00")
@@ -59,6 +61,35 @@ class SlowReader:
                         self._opened.set()
             except OSError:
                 pass
+
+
+class OpenStreams:
+    """One connection with many calls on it that have been begun, and of which no more is heard."""
+
+    def __init__(self, address: str, path: bytes, count: int) -> None:
+        host, _, port = address.partition(":")
+        self._socket = socket.create_connection((host, int(port)), timeout=10)
+        headers = b"".join(
+            b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+            for name, value in [
+                (b":method", b"POST"), (b":scheme", b"http"), (b":path", path), (b":authority", b"localhost"),
+                (b"te", b"trailers"), (b"content-type", b"application/grpc"),
+            ]
+        )  # fmt: skip
+        calls = b"".join(_frame(_HEADERS, _END_HEADERS, 2 * number + 1, headers) for number in range(count))
+        ping = _frame(_PING, 0, 0, b"all sent")
+        self._socket.sendall(MAGIC + _frame(_SETTINGS, 0, 0, b"") + calls + ping)
+        with self._socket.makefile("rb") as stream:
+            while header := stream.read(9):
+                if stream.read(int.from_bytes(header[:3])) == b"all sent":
+                    return
+        raise AssertionError("the connection was closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import grpc
 import pytest
@@ -9,6 +10,7 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+from tests.slow_reader import OpenStreams, SlowReader
 from tests.support import CallError
 from tests.test_get_user import Serve, serve  # noqa: F401, a fixture
 
@@ -104,3 +106,57 @@ def test_reflection_describes_every_service_and_the_error_details(
     response = reflect(channel, version, file_containing_symbol=symbol)
     files = map(descriptor_pb2.FileDescriptorProto.FromString, response.file_descriptor_response.file_descriptor_proto)
     assert symbol in [f"{file.package}.{kind.name}" for file in files for kind in [*file.service, *file.message_type]]
+
+
+@pytest.mark.parametrize("version", REFLECTION)
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        "userprofile.v1.UserProfileService.GetUser",  # a method
+        "userprofile.v1.GetUserRequest.username",  # a field
+        "userprofile.v1.User._email",  # what makes a field optional
+        "userprofile.v1.UserResult.outcome",  # a oneof
+        "google.rpc.BadRequest.FieldViolation",  # a nested message
+        "google.rpc.BadRequest.FieldViolation.description",
+        "google.rpc.ErrorInfo.MetadataEntry.key",
+        "grpc.health.v1.HealthCheckResponse.ServingStatus",  # a nested enum
+        "grpc.health.v1.HealthCheckResponse.SERVING",  # a value of it
+        "grpc.health.v1.HealthCheckResponse.ServingStatus.SERVING",
+        "grpc.health.v1.Health.Watch",
+        f"{REFLECTION[0]}.ServerReflectionInfo",
+    ],
+)
+def test_reflection_finds_whatever_has_a_name(channel: grpc.Channel, version: str, symbol: str) -> None:
+    response = reflect(channel, version, file_containing_symbol=symbol)
+    files = map(descriptor_pb2.FileDescriptorProto.FromString, response.file_descriptor_response.file_descriptor_proto)
+    assert any(symbol.startswith(f"{file.package}.") for file in files)
+
+
+@pytest.mark.parametrize("version", REFLECTION)
+@pytest.mark.parametrize(
+    "symbol",
+    ["", ".", "..", "userprofile.v1", "userprofile.v1.UserProfileService.Get", "userprofile.v1.User.x", "x\0y"],
+)
+def test_reflection_says_what_it_does_not_find(channel: grpc.Channel, version: str, symbol: str) -> None:
+    response = reflect(channel, version, file_containing_symbol=symbol)
+    assert response.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+def test_reflection_answers_beside_a_thousand_open_streams_with_one_thread(address: str) -> None:
+    """Over HTTP/2 by hand: each stream of grpc's own client holds a thread of these tests."""
+    path = f"/{REFLECTION[0]}/ServerReflectionInfo".encode()
+    with OpenStreams(address, path, 1000), grpc.insecure_channel(address) as channel:
+        for version in REFLECTION:
+            assert reflect(channel, version, list_services="").list_services_response.service
+        assert check(channel) == SERVING
+    assert len([thread for thread in threading.enumerate() if thread.name.startswith("reflection")]) == 1
+
+
+def test_watches_that_nobody_reads_keep_no_other_from_being_told(serve: Serve) -> None:  # noqa: F811
+    server = serve()
+    with ExitStack() as readers:
+        for _ in range(8):
+            readers.enter_context(SlowReader(server.address))
+        watch = health_pb2_grpc.HealthStub(server.channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+        assert next(watch).status == SERVING
+        watch.cancel()

@@ -5,25 +5,25 @@ that every check and the drain need: one watcher that doesn't read would stop th
 """
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2
 
-from userprofile_server.rpc.handler import on_own_threads
+from userprofile_server.rpc.handler import MALFORMED, deserializer, on_own_threads, reject_malformed
+from userprofile_server.rpc.streams import Stream
 
 SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 _Status = health_pb2.HealthCheckResponse
-_Send = Callable[[health_pb2.HealthCheckResponse | None], None]
 
 
 class Health:
     """Says whether the server as a whole, and each of its services, may be sent calls.
 
     Answers on a thread of its own, so that a check gets through while all workers are busy, and
-    never touches the store. Watchers are told by other threads: a slow one makes nobody else wait.
+    never touches the store. A watcher that doesn't read holds no thread, and makes nobody else wait.
     """
 
     def __init__(self, *services: str) -> None:
@@ -34,19 +34,18 @@ class Health:
         self._draining = False
         self._lock = threading.Lock()  # never held while anything is sent
         self._answering = ThreadPoolExecutor(1, thread_name_prefix="health")
-        self._telling = ThreadPoolExecutor(4, thread_name_prefix="health watch")
 
     def add_to(self, server: grpc.Server) -> None:
         """Registers the service."""
         handlers = {
             "Check": grpc.unary_unary_rpc_method_handler(
                 on_own_threads(self._check, self._answering),
-                request_deserializer=health_pb2.HealthCheckRequest.FromString,
+                request_deserializer=deserializer(health_pb2.HealthCheckRequest),
                 response_serializer=_Status.SerializeToString,
             ),
             "Watch": grpc.unary_stream_rpc_method_handler(
                 on_own_threads(self._watch, self._answering, non_blocking=True),
-                request_deserializer=health_pb2.HealthCheckRequest.FromString,
+                request_deserializer=deserializer(health_pb2.HealthCheckRequest),
                 response_serializer=_Status.SerializeToString,
             ),
         }
@@ -64,9 +63,8 @@ class Health:
         self._set(_Status.NOT_SERVING, draining=True)
 
     def close(self) -> None:
-        """Ends the threads. To be called once grpc has stopped: no call is left then that could hold one of them."""
+        """Ends the thread. To be called once grpc has stopped: no call is left then that could hold it."""
         self._answering.shutdown()
-        self._telling.shutdown()
 
     def _set(self, status: int, *, draining: bool = False) -> None:
         with self._lock:
@@ -75,15 +73,19 @@ class Health:
             self._status = status
             self._draining = draining
             for watch in self._watches:
-                watch.tell(status, last=draining)  # only queues
+                watch.tell(status, last=draining)
 
     def _check(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext) -> _Status:
+        if request is MALFORMED:
+            reject_malformed(context)
         if request.service not in self._services:
             context.abort(grpc.StatusCode.NOT_FOUND, "This server has no such service.")
         return _Status(status=self._status)
 
-    def _watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, send: _Send) -> None:
-        watch = _Watch(send, self._telling, known=request.service in self._services)
+    def _watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, _send: Any) -> None:
+        if request is MALFORMED:
+            reject_malformed(context)
+        watch = _Watch(Stream(context), known=request.service in self._services)
         with self._lock:
             self._watches.add(watch)
             watch.tell(self._status, last=self._draining)
@@ -98,11 +100,10 @@ class Health:
 class _Watch:
     """One open stream. What it was not told in time is overtaken by what is true now."""
 
-    def __init__(self, send: _Send, executor: ThreadPoolExecutor, *, known: bool) -> None:
+    def __init__(self, stream: Stream, *, known: bool) -> None:
         self._known = known
-        self._send = send
-        self._executor = executor
-        self._lock = threading.Lock()  # never held while anything is sent
+        self._stream = stream
+        self._lock = threading.Lock()
         self._waiting: list[health_pb2.HealthCheckResponse | None] = []
         self._sending = False
         self._ended = False
@@ -118,13 +119,15 @@ class _Watch:
             if self._sending:
                 return
             self._sending = True
-        self._executor.submit(self._send_waiting)
+        self._send_next()
 
-    def _send_waiting(self) -> None:
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    self._sending = False
-                    return
-                response = self._waiting.pop(0)
-            self._send(response)  # returns when it is sent, or the stream has ended
+    def _send_next(self) -> None:
+        with self._lock:
+            if not self._waiting:
+                self._sending = False
+                return
+            response = self._waiting.pop(0)
+        if response is None:
+            self._stream.end()
+        else:
+            self._stream.send(response.SerializeToString(), self._send_next)

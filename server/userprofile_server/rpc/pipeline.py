@@ -3,23 +3,21 @@
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from userprofile.v1 import user_profile_pb2 as pb
 from userprofile_server.errors import MalformedRequestError
 from userprofile_server.rpc.error_boundary import with_error_boundary
-from userprofile_server.rpc.handler import Handler, Stage
+from userprofile_server.rpc.handler import MALFORMED, Handler, Stage, deserializer
 from userprofile_server.rpc.request_id import with_request_id
 from userprofile_server.service import UserProfileService
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["UserProfileService"].full_name
 
-_MALFORMED = object()
-
 
 def _reject_malformed(handle: Handler) -> Handler:
     def handle_well_formed(request: object, context: grpc.ServicerContext) -> object:
-        if request is _MALFORMED:
+        if request is MALFORMED:
             raise MalformedRequestError
         return handle(request, context)
 
@@ -45,15 +43,8 @@ def add_user_profile_service(servicer: UserProfileService, server: grpc.Server) 
 def _unary(
     behavior: Handler, request_type: type[Message], response_type: type[Message]
 ) -> "grpc.RpcMethodHandler[Any, Any]":
-    def deserialize(data: bytes) -> object:
-        # Raising here would make grpc answer INTERNAL by itself: the caller's mistake, told as ours.
-        try:
-            return request_type.FromString(data)
-        except DecodeError:
-            return _MALFORMED
-
     for stage in reversed(STAGES):
         behavior = stage(behavior)
     return grpc.unary_unary_rpc_method_handler(
-        behavior, request_deserializer=deserialize, response_serializer=response_type.SerializeToString
+        behavior, request_deserializer=deserializer(request_type), response_serializer=response_type.SerializeToString
     )

@@ -10,7 +10,7 @@ GUIDE = Path(__file__).parent.parent / "docs" / "debugging.md"
 
 
 def test_its_table_of_levels_is_the_codes_own() -> None:
-    rows = re.findall(r"^\| (error|warning|debug) \| (?:`(\w+)`|all others)", GUIDE.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| (error|warning|info|debug) \| (?:`(\w+)`|all others)", GUIDE.read_text(), re.MULTILINE)
     levels = {reason: level for level, reason in rows}
     others = levels.pop("")
     for answer in [*ANSWERS.values(), UNEXPECTED]:

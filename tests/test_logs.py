@@ -1,10 +1,15 @@
 """What stands in the log, and what may not."""
 
+import logging
 import signal
 
 import grpc
+import pytest
 
-from tests.support import GetUser, ServerProcess, documents_in
+from tests.support import CallError, GetUser, ServerProcess, documents_in, eventually
+from tests.test_get_user import Serve, serve  # noqa: F401, a fixture
+from userprofile_server import errors, logs
+from userprofile_server.rpc.error_table import ANSWERS
 
 
 def lines_of(store_url: str, level: str) -> list[str]:
@@ -38,3 +43,67 @@ def test_at_debug_level_the_operator_learns_whose_document_it_is(user_store_url:
 
 def test_at_error_level_a_server_that_is_well_is_silent_and_so_is_grpc(user_store_url: str) -> None:
     assert lines_of(user_store_url, "error") == []
+
+
+def test_what_happens_again_and_again_is_logged_once_and_then_counted(user_store_url: str) -> None:
+    documents_in(user_store_url, {"broken": {"disabled": "yes"}})
+    with ServerProcess(user_store_url) as server:
+        with grpc.insecure_channel(server.address) as channel:
+            for _ in range(50):
+                CallError.of(lambda: GetUser(channel)("broken"))
+        eventually(lambda: "more like this" in server.stderr, lambda: server.stderr, timeout=40)
+        first, counted = (line for line in server.stderr.splitlines() if "CORRUPT_DOCUMENT" in line)
+    assert first.endswith("CORRUPT_DOCUMENT: disabled: Input should be a valid boolean")
+    assert counted.endswith(
+        "WARNING userprofile_server.rpc.error_table [-] CORRUPT_DOCUMENT: 49 more like this in the last 10 s"
+    )
+
+
+def test_at_debug_level_every_call_has_its_line(user_store_url: str) -> None:
+    documents_in(user_store_url, {"broken": {"disabled": "yes"}})
+    with ServerProcess(user_store_url, "--log-level", "debug") as server:
+        with grpc.insecure_channel(server.address) as channel:
+            for _ in range(50):
+                CallError.of(lambda: GetUser(channel)("broken"))
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert server.stderr.count("CORRUPT_DOCUMENT") == 50
+
+
+def test_kinds_are_counted_by_themselves_and_forgotten_when_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    repeats = logs._Repeats()
+
+    def happens(kind: str) -> bool:
+        record = logging.LogRecord("userprofile_server.x", logging.WARNING, "", 1, "%s", (kind,), None)
+        record.kind = kind
+        return repeats.is_first(record)
+
+    assert [happens("A"), happens("B"), happens("A"), happens("A")] == [True, True, False, False]
+    now[0] = 10
+    assert [record.getMessage() for record in repeats.take()] == ["A: 2 more like this in the last 10 s"]
+    assert [happens("A"), happens("B")] == [False, True]
+    now[0] = 20
+    assert [record.getMessage() for record in repeats.take()] == ["A: 1 more like this in the last 10 s"]
+    now[0] = 40
+    assert repeats.take() == []
+    assert [happens("A"), happens("B")] == [True, True]
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_an_error_of_the_table_leaves_the_line_that_it_promises(
+    serve: Serve,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+    kind: type[errors.DomainError],
+) -> None:
+    def fail(_timeout: float) -> None:
+        raise kind("what the operator reads")
+
+    answer = ANSWERS[kind]
+    get_user = serve(fail).get_user
+    # The handle judges a store that fails in its own way; the line of the call is there in any case.
+    reason = get_user.error("johndoe", metadata=[("x-request-id", "the-call")]).reason
+    assert reason == answer.reason
+    levels = {record.levelno for record in caplog.records if record.getMessage().startswith(answer.reason)}
+    assert levels == {answer.log_level}

@@ -3,6 +3,10 @@
 import os
 import sys
 
+from userprofile_server import signals, standard_streams
+
+EXIT_FAILED = 3
+
 GRPC_EXPERIMENTS = "-event_engine_listener"
 """Lets the thread that waits for gRPC's events read the sockets too, as it did before grpcio 1.80.
 
@@ -15,6 +19,8 @@ test_logs.py fails, and this line goes.
 
 def main() -> None:
     """Runs the operators' command line, or says what to install when only the client is here."""
+    signals.end_at_once_on_interrupt()
+    standard_streams.prepare()
     os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)  # before grpc is imported, which reads it
     try:
         from userprofile_server.cli import cli
@@ -25,7 +31,12 @@ def main() -> None:
             f"userprofile-server: the package {error.name!r} is missing; the client alone doesn't need it.\n"
             "Install the server with: pip install 'userprofile[server]'"
         )
-    cli(prog_name="userprofile-server")
+    try:
+        cli(prog_name="userprofile-server")
+    except standard_streams.OutputError as error:
+        if not error.reader_has_left:
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_FAILED)
 
 
 if __name__ == "__main__":

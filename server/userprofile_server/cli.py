@@ -2,14 +2,13 @@
 
 import logging
 import signal
-import socket
 import sys
 import threading
 from typing import Any, BinaryIO
 
 import click
 
-from userprofile_server import logs
+from userprofile_server import logs, signals
 from userprofile_server.check import check as check_store
 from userprofile_server.errors import StoreError
 from userprofile_server.importing import Import, bounded_lines
@@ -17,15 +16,15 @@ from userprofile_server.listen import ListenError
 from userprofile_server.options import load, options
 from userprofile_server.server import UserProfileServer
 from userprofile_server.settings import ServeSettings, StoreSettings
+from userprofile_server.standard_streams import OutputError
 from userprofile_server.stores import open_store
 
 _log = logging.getLogger(__name__)
 
-_DRAINED = b"\0"  # no signal has this number
+_STDOUT = 1
 
 EXIT_ROWS_REJECTED = 1
 EXIT_FAILED = 3
-EXIT_INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,41 +48,69 @@ def serve(**values: Any) -> None:
     """Serve the users of a store.
 
     Prints "listening on HOST:PORT" to standard output as soon as calls are answered; logs go to
-    standard error. SIGTERM and SIGINT let calls in progress finish; a second one cuts them off.
+    standard error; if nobody reads them, lines are dropped and counted, and calls go on.
 
-    Exit status: 0 after a drain, 2 for a wrong option, 3 if the store or the address can't be used.
+    SIGTERM, SIGINT, SIGHUP and SIGQUIT let calls in progress finish; a second one but SIGHUP cuts them
+    off. Before it listens, they end it at once. SIGUSR1 and the like are ignored.
+
+    Exit status: 0 if stopped by a signal, 2 for a wrong option, 3 if the store, the address or standard
+    output can't be used.
     """
     settings = load(ServeSettings, values)
-    logs.configure(settings.log_level)
+    events = signals.Events()
+    log = logs.configure(settings.log_level)
+    try:
+        status = _serve(settings, events)
+    except Exception:  # noqa: BLE001, a bug, and the last chance to tell it
+        _log.exception("the server failed")
+        status = EXIT_FAILED
+    log.close()
+    signals.end_process(status)
+
+
+def _serve(settings: ServeSettings, events: signals.Events) -> int:
     server = UserProfileServer(settings)
-    # What the main thread waits for: signals, and the end of the drain that the first of them begins.
-    # By a socket, because one that arrives just before a lock is waited for wouldn't end the waiting.
-    events, tell = socket.socketpair()
-    tell.setblocking(False)
-    signal.set_wakeup_fd(tell.fileno())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    try:
-        address = server.start()
-    except (StoreError, ListenError) as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_FAILED)
-    try:
-        click.echo(f"listening on {address}")
-    except OSError as error:
-        server.stop(grace=0)
-        click.echo(f"error: standard output can't be written: {error.strerror}", err=True)
-        sys.exit(EXIT_FAILED)
+    started: list[str | Exception] = []
+
+    # In another thread, because a signal ends it wherever it is: in the SDK, or in a name server that doesn't answer.
+    def start() -> None:
+        try:
+            started.append(server.start())
+        except Exception as error:  # noqa: BLE001, told below
+            started.append(error)
+        events.tell()
 
     def drain() -> None:
         server.stop()
-        tell.send(_DRAINED)
+        events.tell()
 
-    events.recv(1)
-    threading.Thread(target=drain, name="drain").start()
-    while events.recv(1) != _DRAINED:
-        server.stop(grace=0)
+    threading.Thread(target=start, name="start", daemon=True).start()
+    stopped_by = events.wait()
+    if stopped_by is not None:
+        _log.info("%s: stopped before it served", stopped_by.name)
+        return 0
+    (result,) = started
+    if isinstance(result, StoreError | ListenError):
+        click.echo(f"error: {result}", err=True)
+        return EXIT_FAILED
+    if isinstance(result, Exception):
+        raise result
+    if events.wait_writable(_STDOUT):  # else a signal came first: nobody reads what we print
+        try:
+            click.echo(f"listening on {result}")
+        except OutputError as error:
+            server.stop(grace=0)
+            click.echo(f"error: {error}", err=True)
+            return EXIT_FAILED
+    stopped_by = events.wait()
+    assert stopped_by is not None  # nobody else has anything to tell yet
+    _log.info("%s: finishing the calls in progress", stopped_by.name)
+    threading.Thread(target=drain, name="drain", daemon=True).start()
+    while (again := events.wait()) is not None:
+        if again != signal.SIGHUP:  # a terminal that closes may send several
+            server.stop(grace=0)
     _log.info("stopped")
+    return 0
 
 
 @cli.command()
@@ -122,10 +149,11 @@ def import_(file: BinaryIO, dry_run: bool, **values: Any) -> None:
     again does no harm.
 
     Exit status: 0 if every row was imported, 1 if some were rejected, 2 for a wrong option, 3 if the
-    store failed, 130 if interrupted; what the summary counts is stored in every case.
+    store failed, 130, 143 or 129 if ended by SIGINT, SIGTERM or SIGHUP; what the summary counts is
+    stored in every case.
     """
     settings = load(StoreSettings, values)
-    with _Progress(file) as progress:
+    with signals.raising(), _Progress(file) as progress:
         job = Import(report=progress.report, advance=progress.update, dry_run=dry_run)
         try:
             if dry_run:
@@ -143,9 +171,9 @@ def import_(file: BinaryIO, dry_run: bool, **values: Any) -> None:
         except OSError as error:
             progress.report(f"error: {file.name} can't be read: {error.strerror}")
             status = EXIT_FAILED
-        except KeyboardInterrupt:
+        except signals.Interrupted as interrupted:
             progress.report("interrupted")
-            status = EXIT_INTERRUPTED
+            status = interrupted.exit_status
     click.echo(job.summary())
     sys.exit(status)
 

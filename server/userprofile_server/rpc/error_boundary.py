@@ -28,7 +28,7 @@ def with_error_boundary(handle: Handler) -> Handler:
             _abort(context, answer, error)
         # BaseException: grpc would leave a call unanswered on SystemExit or a panic of a native module.
         except BaseException as error:  # noqa: BLE001
-            _log.error("%s", UNEXPECTED.reason, exc_info=error)
+            _log.error("%s", UNEXPECTED.reason, exc_info=error, extra={"kind": UNEXPECTED.reason})
             _abort(context, UNEXPECTED, error)
 
     return handle_within_boundary

@@ -69,6 +69,7 @@ ANSWERS: dict[type[errors.DomainError], Answer] = {
         "STORE_UNAVAILABLE",
         "The storage can't be reached.",
         "the store is down, refuses, or is not yet connected",
+        log_level=logging.WARNING,
     ),
     errors.StoreTimeoutError: Answer(
         StatusCode.UNAVAILABLE,
@@ -76,6 +77,7 @@ ANSWERS: dict[type[errors.DomainError], Answer] = {
         "The storage did not answer in time.",
         "the store took longer than `--store-timeout`, and the caller had time left; comes with a pushback"
         " of -1, because a retry would multiply the load",
+        log_level=logging.WARNING,
         retry=False,
     ),
     errors.DeadlineExceededError: Answer(
@@ -83,12 +85,14 @@ ANSWERS: dict[type[errors.DomainError], Answer] = {
         "DEADLINE_EXCEEDED",
         "The deadline is over.",
         "the time that the caller gave is up",
+        log_level=logging.INFO,  # callers choose it, but a slow store may show itself in nothing else
     ),
     errors.StoreMisconfiguredError: Answer(
         StatusCode.INTERNAL,
         "STORE_MISCONFIGURED",
         "The service is misconfigured.",
         "the server's own file, address or credentials for the store are wrong; the server's log says which",
+        log_level=logging.ERROR,
     ),
 }
 
@@ -105,5 +109,7 @@ UNEXPECTED = Answer(
 def answer_to(error: errors.DomainError) -> Answer:
     """Returns the answer to `error`, and tells the operator of it as loudly as the answer says."""
     answer = ANSWERS.get(type(error), UNEXPECTED)
-    _log.log(answer.log_level, ": ".join(filter(None, (answer.reason, str(error)))))
+    if _log.isEnabledFor(answer.log_level):
+        text = ": ".join(filter(None, (answer.reason, str(error))))
+        _log.log(answer.log_level, "%s", text, extra={"kind": answer.reason})
     return answer

@@ -1,0 +1,240 @@
+"""A log that nobody reads, or that can't be written, holds up no call, no drain and not the end."""
+
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.canary import look
+from tests.slow_reader import _DATA, _END_HEADERS, _END_STREAM, _HEADERS, _SETTINGS, MAGIC, _frame
+from tests.support import BIN, CallError, GetUser, ServerProcess, documents_in
+from userprofile.v1 import user_profile_pb2 as pb
+from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
+
+GARBAGE = b"\xff"
+HEALTH = "/grpc.health.v1.Health/"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+
+@contextmanager
+def serving(url: str, stderr: object, *args: str, stdout: object = subprocess.PIPE) -> "Iterator[Serving]":
+    """A server whose stderr nobody reads."""
+    command = [BIN / "userprofile-server", "serve", "--store", url, "--listen", "127.0.0.1:0", *args]
+    process = subprocess.Popen(command, stdout=stdout, stderr=stderr)  # type: ignore[call-overload]
+    try:
+        yield Serving(process)
+    finally:
+        process.kill()
+        process.wait(10)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+class Serving:
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self.process = process
+        assert process.stdout is not None
+        self.address = process.stdout.readline().decode().removeprefix("listening on ").strip()
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+@contextmanager
+def pipe_that_is_full() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    try:
+        while True:
+            os.write(writing, b"x" * 4096)
+    except BlockingIOError:
+        pass
+    os.set_blocking(writing, True)
+    try:
+        yield reading, writing
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def not_found(channel: grpc.Channel) -> object:
+    return CallError.of(lambda: GetUser(channel)("nobody", metadata=[("x-request-id", "x" * 128)])).reason
+
+
+def corrupt(channel: grpc.Channel) -> object:
+    return CallError.of(lambda: GetUser(channel)("broken")).reason
+
+
+def malformed(channel: grpc.Channel) -> object:
+    return CallError.of(lambda: GetUser(channel).raw(GARBAGE)).reason
+
+
+def garbage_to_check(channel: grpc.Channel) -> object:
+    return CallError.of(lambda: channel.unary_unary(f"{HEALTH}Check")(GARBAGE, timeout=10)).code
+
+
+def garbage_to_watch(channel: grpc.Channel) -> object:
+    return CallError.of(lambda: list(channel.unary_stream(f"{HEALTH}Watch")(GARBAGE, timeout=10))).code
+
+
+def garbage_to_reflection(channel: grpc.Channel) -> object:
+    return CallError.of(lambda: list(channel.stream_stream(REFLECTION)(iter([GARBAGE]), timeout=10))).code
+
+
+CALLS: list[tuple[Callable[[grpc.Channel], object], object]] = [
+    (not_found, "USER_NOT_FOUND"),
+    (corrupt, "CORRUPT_DOCUMENT"),
+    (malformed, "MALFORMED_REQUEST"),
+    (garbage_to_check, grpc.StatusCode.INVALID_ARGUMENT),
+    (garbage_to_watch, grpc.StatusCode.INVALID_ARGUMENT),
+    (garbage_to_reflection, grpc.StatusCode.INVALID_ARGUMENT),
+]
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_calls_that_fail_are_answered_and_the_drain_ends(store_url: str, level: str) -> None:
+    documents_in(store_url, {"broken": {"disabled": "yes"}})
+    with pipe_that_is_full() as (_, full), serving(store_url, full, "--log-level", level) as server:
+        with grpc.insecure_channel(server.address) as channel:
+            for call, answer in CALLS:
+                assert [call(channel) for _ in range(200)] == [answer] * 200, call.__name__
+        assert server.stop() == 0
+
+
+def test_dropped_lines_are_counted_and_told_once_somebody_reads(store_url: str) -> None:
+    documents_in(store_url, {})
+    asked = 20_000
+    with pipe_that_is_full() as (reading, full), serving(store_url, full, "--log-level", "debug") as server:
+        with grpc.insecure_channel(server.address) as channel:
+            batch = pb.BatchGetUsersRequest(usernames=[f"nobody-{number}" for number in range(100)])
+            for _ in range(asked // 100):
+                pb_grpc.UserProfileServiceStub(channel).BatchGetUsers(batch, timeout=10)
+        read = b""
+
+        def read_all() -> None:
+            nonlocal read
+            while select.select([reading], [], [], 10)[0] and not read.endswith(b" stopped\n"):
+                read += os.read(reading, 65536)
+
+        reader = threading.Thread(target=read_all)
+        reader.start()
+        assert server.stop() == 0
+        reader.join()
+    look("an unread log", read)
+    dropped = re.findall(rb"WARNING userprofile_server.logs \[-\] (\d+) log lines were dropped", read)
+    assert dropped
+    assert read.count(b"USER_NOT_FOUND") + sum(map(int, dropped)) == asked
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_a_log_that_cannot_be_written(store_url: str, level: str) -> None:
+    documents_in(store_url, {"broken": {"disabled": "yes"}})
+    reading, writing = os.pipe()
+    os.close(reading)
+    with Path("/dev/full").open("wb") as full:
+        for stderr in (full.fileno(), writing):
+            with serving(store_url, stderr, "--log-level", level) as server:
+                with grpc.insecure_channel(server.address) as channel:
+                    for call, answer in CALLS:
+                        assert [call(channel) for _ in range(20)] == [answer] * 20, call.__name__
+                assert server.stop() == 0
+    os.close(writing)
+
+
+def test_a_pipe_that_another_process_has_made_non_blocking_loses_no_line(store_url: str) -> None:
+    documents_in(store_url, {"johndoe": {}})
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with serving(store_url, writing, "--log-level", "debug") as server:
+        os.close(writing)
+        with grpc.insecure_channel(server.address) as channel:
+            for _ in range(2000):
+                not_found(channel)
+            server.process.send_signal(signal.SIGTERM)
+            with os.fdopen(reading, "rb") as stream:
+                read = stream.read()
+            assert server.process.wait(20) == 0
+    assert read.count(b"USER_NOT_FOUND") == 2000
+    assert b"dropped" not in read
+
+
+def test_ours_is_no_flag_of_others(store_url: str) -> None:
+    """The flag for writing without waiting belongs to what is open, and so to all who share it."""
+    documents_in(store_url, {})
+    reading, writing = os.pipe()
+    with serving(store_url, writing) as server:
+        assert os.get_blocking(writing)
+        assert server.stop() == 0
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_server_whose_stdout_is_not_read_serves_and_ends(store_url: str) -> None:
+    documents_in(store_url, {"johndoe": {}})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pipe_that_is_full() as (_, full):
+        command = [BIN / "userprofile-server", "serve", "--store", store_url, "--listen", f"127.0.0.1:{port}"]
+        process = subprocess.Popen(command, stdout=full, stderr=full)
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                assert GetUser(channel)("johndoe", timeout=30, wait_for_ready=True).username == "johndoe"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait(10)
+
+
+@pytest.mark.parametrize("call", [garbage_to_check, garbage_to_watch, garbage_to_reflection, malformed])
+def test_garbage_leaves_no_line_at_info(store_url: str, call: Callable[[grpc.Channel], object]) -> None:
+    documents_in(store_url, {})
+    with ServerProcess(store_url) as server:
+        with grpc.insecure_channel(server.address) as channel:
+            for _ in range(10):
+                call(channel)
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert all(" INFO " in line for line in server.stderr.splitlines()), server.stderr
+
+
+def test_metadata_that_is_no_text_stays_out_of_the_log(user_store_url: str) -> None:
+    with ServerProcess(user_store_url, "--log-level", "debug") as server:
+        send_call(server.address, (b"authorization", b"Bearer secret-token-\xff\xfe"))
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert "secret-token" not in server.stderr
+    assert "Traceback" not in server.stderr
+
+
+def send_call(address: str, *headers: tuple[bytes, bytes]) -> None:
+    """A call with headers that no client library would send, by HTTP/2 frames; returns once it is answered."""
+    host, _, port = address.partition(":")
+    fields = [
+        (b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/userprofile.v1.UserProfileService/GetUser"),
+        (b":authority", b"localhost"), (b"te", b"trailers"), (b"content-type", b"application/grpc"), *headers,
+    ]  # fmt: skip
+    block = b"".join(b"\x00" + bytes([len(n)]) + n + bytes([len(v)]) + v for n, v in fields)
+    with socket.create_connection((host, int(port)), timeout=10) as connection, connection.makefile("rb") as stream:
+        connection.sendall(
+            MAGIC
+            + _frame(_SETTINGS, 0, 0, b"")
+            + _frame(_HEADERS, _END_HEADERS, 1, block)
+            + _frame(_DATA, _END_STREAM, 1, b"\x00\x00\x00\x00\x09\x0a\x07johndoe")
+        )
+        while header := stream.read(9):
+            stream.read(int.from_bytes(header[:3]))
+            if header[3] == _HEADERS and header[4] & _END_STREAM:
+                return
+    raise AssertionError("the connection was closed")

@@ -151,7 +151,13 @@ def test_import_shows_progress_on_a_terminal(tmp_path: Path) -> None:
     lines = [json.dumps({"username": f"user{number}", "hashed_password": "h"}) for number in range(5000)]
     path.write_text("\n".join(["bad", *lines]))
     # It says of its standard error that this is a terminal: a machine need not have any to give.
-    program = "import sys; sys.stderr.isatty = lambda: True; from userprofile_server.__main__ import main; main()"
+    program = """if True:
+        import sys
+        from userprofile_server import __main__, standard_streams
+        prepare = standard_streams.prepare
+        standard_streams.prepare = lambda: (prepare(), setattr(sys.stderr, "isatty", lambda: True))
+        __main__.main()
+    """
     done = subprocess.run(
         [sys.executable, "-c", program, "import", path, "--store", f"sqlite:///{tmp_path / 'users.db'}"],
         capture_output=True,

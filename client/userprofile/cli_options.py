@@ -1,7 +1,6 @@
 """The options that every command has which talks to a server, each also an environment variable."""
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import click
 
 from userprofile.client import DEFAULT_RETRIES, DEFAULT_TARGET, DEFAULT_TIMEOUT, UserProfileClient
+from userprofile.environment import EnvironmentOption, from_environment, problem_of_secret, read_secret
 from userprofile.options import TLS
 
 _FILE = click.Path(path_type=Path)
@@ -71,14 +71,14 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, settings in reversed(_OPTIONS.items()):
         variable = "USERPROFILE_" + name.removeprefix("--").replace("-", "_").upper()
         settings = {"envvar": variable, "show_envvar": True, "show_default": "default" in settings, **settings}
-        decorated = click.option(name, **settings)(decorated)
+        decorated = click.option(name, cls=EnvironmentOption, **settings)(decorated)
     return decorated
 
 
 def _token(path: Path | None) -> str | None:
-    if path is None:
-        return os.environ.get("USERPROFILE_TOKEN") or None
-    try:
-        return path.read_text().strip()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a text file") from None
+    if path is not None:
+        return read_secret(path)
+    token = from_environment("USERPROFILE_TOKEN")
+    if token is not None and (problem := problem_of_secret(token)):
+        raise ValueError(f"USERPROFILE_TOKEN {problem}")
+    return token

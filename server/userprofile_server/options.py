@@ -1,6 +1,5 @@
 """From settings to the command line: one option for each field, and what click has read back into settings."""
 
-import os
 from collections.abc import Callable
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -8,6 +7,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import click
 from pydantic import BaseModel, ValidationError
 
+from userprofile.environment import EnvironmentOption, clean, from_environment
 from userprofile_server.settings import environment_variable, flag
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -26,6 +26,7 @@ def options(settings: type[BaseModel]) -> Callable[[C], C]:
             command = click.option(
                 option,
                 name,
+                cls=EnvironmentOption,
                 type=_click_type(field.annotation),
                 is_flag=field.annotation is bool,
                 default=field.default,
@@ -45,9 +46,10 @@ def load(settings: type[S], values: dict[str, Any]) -> S:
     Raises:
         click.UsageError: a value is out of range, or two of them contradict each other.
     """
+    values = {name: clean(value) if isinstance(value, str) else value for name, value in values.items()}
     for name in settings.model_fields:
-        if flag(name, settings) is None and environment_variable(name) in os.environ:
-            values[name] = os.environ[environment_variable(name)]
+        if flag(name, settings) is None and (value := from_environment(environment_variable(name))) is not None:
+            values[name] = value
     try:
         return settings(**values)
     except ValidationError as error:

@@ -30,6 +30,7 @@ from couchbase.options import (
 )
 from couchbase.transcoder import Transcoder
 
+from userprofile.environment import clean, problem_of_secret, read_secret
 from userprofile_server.documents import MAX_DOCUMENT_BYTES, document_key, parse_user, user_or_error
 from userprofile_server.errors import (
     DocumentsRefusedError,
@@ -70,7 +71,7 @@ def open_couchbase(settings: StoreSettings) -> UserStore:
         StoreMisconfiguredError: the URL, the credentials, the bucket or a file is wrong.
         StoreUnavailableError: the cluster doesn't answer within the bootstrap timeout.
     """
-    if os.environ.get("PYCBC_LOG_LEVEL", "").lower() == "trace":
+    if clean(os.environ.get("PYCBC_LOG_LEVEL", "")).lower() == "trace":
         raise _mistake("PYCBC_LOG_LEVEL=trace makes the SDK print whole documents, hashes included; unset it")
     url = CouchbaseURL.parse(settings.store)
     cluster = None
@@ -252,18 +253,34 @@ def _authenticator(settings: StoreSettings) -> Authenticator:
     if settings.couchbase_certificate is not None:
         certificate, key = str(settings.couchbase_certificate), str(settings.couchbase_key)
         return CertificateAuthenticator(certificate, key, trust_store_path=ca)
-    password = settings.couchbase_password.get_secret_value() if settings.couchbase_password is not None else None
-    if settings.couchbase_password_file is not None:
-        try:
-            password = settings.couchbase_password_file.read_text().strip()
-        except (OSError, UnicodeDecodeError):
-            raise StoreMisconfiguredError(f"{settings.couchbase_password_file} can't be read") from None
-    if not settings.couchbase_username or not password:
+    username = clean(settings.couchbase_username or "")
+    password = _password(settings)
+    if not username or not password:
         raise _mistake(
             "a Couchbase store needs USERPROFILE_COUCHBASE_USERNAME, and USERPROFILE_COUCHBASE_PASSWORD or"
             " USERPROFILE_COUCHBASE_PASSWORD_FILE (or a client certificate)"
         )
-    return PasswordAuthenticator(settings.couchbase_username, password, cert_path=ca)
+    if problem := problem_of_secret(username):
+        raise _mistake(f"the Couchbase username {problem}")
+    # Without TLS the SDK prepares the name for SCRAM, which ends the process by an exception that nobody catches
+    # ("Multibyte UTF-8 is not implemented yet").
+    if not settings.store.startswith("couchbases://") and not username.isascii():
+        raise _mistake("the Couchbase username has letters that are not ASCII, for which the SDK needs couchbases://")
+    return PasswordAuthenticator(username, password, cert_path=ca)
+
+
+def _password(settings: StoreSettings) -> str | None:
+    if settings.couchbase_password_file is not None:
+        try:
+            return read_secret(settings.couchbase_password_file)
+        except ValueError as error:
+            raise StoreMisconfiguredError(str(error)) from None
+    if settings.couchbase_password is None:
+        return None
+    password = clean(settings.couchbase_password.get_secret_value())
+    if password and (problem := problem_of_secret(password)):
+        raise _mistake(f"USERPROFILE_COUCHBASE_PASSWORD {problem}")
+    return password
 
 
 def _refusals(failures: dict[str, Exception]) -> dict[str, str]:

@@ -1,0 +1,276 @@
+"""What comes by the environment and in files: one rule for all settings and secrets of both sides."""
+
+import os
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import trustme
+from click.testing import CliRunner
+from pydantic import SecretStr
+
+from tests.canary import raises
+from tests.couchbase_node import TestCluster
+from tests.support import run
+from userprofile import cli_options
+from userprofile.environment import clean, read_secret
+from userprofile_server.errors import StoreMisconfiguredError
+from userprofile_server.options import load, options
+from userprofile_server.settings import ServeSettings, StoreSettings, environment_variable
+from userprofile_server.stores import open_store
+
+BOM = "\ufeff"
+AROUND = ["\n", "\r\n", " \t\r\n\n", "\r"]
+
+
+@pytest.mark.parametrize("value", ["secret", "with space", "=a,b", "\u00fcnic\u00f6de \U0001f98a"])
+def test_what_is_around_a_value_is_no_part_of_it(value: str) -> None:
+    for end in AROUND:
+        assert clean(value + end) == clean(BOM + value + end) == clean("\n" + BOM + " " + value + end + BOM) == value
+    assert clean(BOM + " \r\n" + BOM) == clean("") == ""
+
+
+class TestSecretsInFiles:
+    @pytest.mark.parametrize("content", [b"secret", b"secret\n", b"\xef\xbb\xbfsecret\r\n", b"\n secret \n\n"])
+    def test_are_read(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "secret").write_bytes(content)
+        assert read_secret(tmp_path / "secret") == "secret"
+
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            (b"", "is empty"),
+            (b"\xef\xbb\xbf\r\n", "is empty"),
+            ("secret\n".encode("utf-16"), "UTF-16"),
+            (b"\xfe\xff" + "secret".encode("utf-16-be"), "UTF-16"),
+            ("secret".encode("utf-16-le"), "UTF-16"),
+            ("s\u00e9cret".encode("latin-1"), "not a text file in UTF-8"),
+            (b"\x89PNG\r\n\x1a\nsecret", "not a text file in UTF-8"),
+            (b"secret\x00", "zero bytes"),
+            (b"secret\nsecret\n", "more than one line"),
+            (b"secret\rsecret", "more than one line"),
+            (b"secret\x1b[0m", "control character"),
+            (b"secret" * 20_000, "larger than any secret"),
+        ],
+    )
+    def test_that_are_none_are_refused_in_words_without_a_word_of_them(
+        self, tmp_path: Path, content: bytes, says: str
+    ) -> None:
+        (tmp_path / "file").write_bytes(content)
+        with raises(ValueError, match=says) as caught:
+            read_secret(tmp_path / "file")
+        assert str(tmp_path / "file") in str(caught.value)
+        assert "secret" not in str(caught.value).replace("any secret", "").replace(str(tmp_path), "")
+
+    def test_that_cannot_be_read_are_named(self, tmp_path: Path) -> None:
+        with raises(ValueError, match="can't be read: Is a directory"):
+            read_secret(tmp_path)
+        with raises(ValueError, match="missing can't be read: No such file"):
+            read_secret(tmp_path / "missing")
+        with raises(ValueError, match="larger than any secret"):
+            read_secret(Path("/dev/zero"))
+
+    def test_may_come_out_of_a_pipe(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=["secret\n"])
+        writer.start()
+        assert read_secret(tmp_path / "pipe") == "secret"
+        writer.join()
+
+
+def settings_of(*args: str, **env: str) -> ServeSettings:
+    """What `serve` makes of its arguments and of the environment."""
+    loaded: list[ServeSettings] = []
+
+    @click.command()
+    @options(ServeSettings)
+    def command(**values: Any) -> None:
+        loaded.append(load(ServeSettings, values))
+
+    done = CliRunner().invoke(command, list(args), env=env, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return loaded[0]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in [variable for variable in os.environ if variable.startswith("USERPROFILE_")]:
+        monkeypatch.delenv(variable)
+
+
+class TestServer:
+    @pytest.mark.parametrize("empty", ["", "\n", " \r\n", BOM])
+    @pytest.mark.parametrize("name", ServeSettings.model_fields)
+    def test_an_empty_variable_counts_as_unset(self, name: str, empty: str) -> None:
+        assert settings_of(**{environment_variable(name): empty}) == ServeSettings()
+
+    @pytest.mark.parametrize("around", [*AROUND, BOM])
+    @pytest.mark.parametrize(
+        ("name", "value", "expected"),
+        [
+            ("store", "couchbase://a/b", "couchbase://a/b"),
+            ("store_timeout", "1.5", 1.5),
+            ("couchbase_username", "user", "user"),
+            ("couchbase_password", "secret", SecretStr("secret")),
+            ("couchbase_password_file", "/a b", Path("/a b")),
+            ("couchbase_sdk_telemetry", "true", True),
+            ("share_handle", "1", True),
+            ("workers", "7", 7),
+            ("listen", "127.0.0.1:1", "127.0.0.1:1"),
+            ("log_level", "debug", "debug"),
+        ],
+    )
+    def test_what_is_around_a_variable_is_no_part_of_it(
+        self, name: str, value: str, expected: object, around: str
+    ) -> None:
+        assert getattr(settings_of(**{environment_variable(name): around + value + around}), name) == expected
+
+    def test_an_empty_password_leaves_the_one_in_a_file(self) -> None:
+        settings = settings_of("--couchbase-password-file", "file\n", USERPROFILE_COUCHBASE_PASSWORD="\n")
+        assert settings.couchbase_password is None
+        assert settings.couchbase_password_file == Path("file")
+
+
+class TestClient:
+    @pytest.fixture
+    def client_of(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+        """What a command makes its client of."""
+
+        def client_of(*args: str, **env: str) -> dict[str, Any]:
+            made: list[dict[str, Any]] = []
+
+            def make(target: str, **kwargs: Any) -> Any:
+                made.append({"target": target, **kwargs})
+                raise ValueError("made")
+
+            monkeypatch.setattr(cli_options, "UserProfileClient", make)
+            done = CliRunner().invoke(click.command()(cli_options.connection_options(print)), list(args), env=env)
+            assert made, done.output
+            return made[0]
+
+        return client_of
+
+    @pytest.mark.parametrize("empty", ["", " \r\n", BOM])
+    @pytest.mark.parametrize("name", ["--token", *cli_options._OPTIONS])
+    def test_an_empty_variable_counts_as_unset(
+        self, client_of: Callable[..., dict[str, Any]], name: str, empty: str
+    ) -> None:
+        variable = "USERPROFILE_" + name.removeprefix("--").replace("-", "_").upper()
+        assert client_of(**{variable: empty}) == client_of()
+
+    def test_what_is_around_a_variable_is_no_part_of_it(self, client_of: Callable[..., dict[str, Any]]) -> None:
+        for around in [*AROUND, BOM]:
+            made = client_of(
+                USERPROFILE_TARGET=around + "a:1" + around,
+                USERPROFILE_TOKEN=around + "token" + around,
+                USERPROFILE_RETRIES="2" + around,
+                USERPROFILE_TLS="true" + around,
+            )
+            assert (made["target"], made["token"], made["retries"], made["tls"] is not None) == (
+                "a:1",
+                "token",
+                2,
+                True,
+            )
+
+    def test_a_token_in_a_file_follows_the_same_rule(
+        self, client_of: Callable[..., dict[str, Any]], tmp_path: Path
+    ) -> None:
+        (tmp_path / "token").write_bytes(b"\xef\xbb\xbftoken\r\n")
+        assert client_of("--token-file", str(tmp_path / "token"))["token"] == "token"
+
+    def test_a_token_that_is_none_is_refused_in_words(self, tmp_path: Path) -> None:
+        (tmp_path / "token").write_bytes("secret".encode("utf-16"))
+        done = run("userprofile", "get", "johndoe", "--token-file", tmp_path / "token")
+        assert done.returncode == 2
+        assert "is in UTF-16" in done.stderr
+        done = run("userprofile", "get", "johndoe", USERPROFILE_TOKEN="sec\nret")
+        assert done.returncode == 2
+        assert "USERPROFILE_TOKEN has more than one line" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[TestCluster]:
+    with TestCluster(users={"username": "password", "a=b, c": "p\u00e4ss w\u00f6rd"}) as cluster:
+        yield cluster
+
+
+class TestCouchbase:
+    """Its SDK ends the process where it doesn't like a name: every case is a process of its own."""
+
+    @pytest.mark.parametrize("command", ["check", "import", "serve"])
+    @pytest.mark.parametrize(
+        ("username", "says"),
+        [
+            ("us\ner", "username has more than one line"),
+            ("us\ter", "username has a control character"),
+            ("us\x7fer", "username has a control character"),
+            ("us\x85er", "username has a control character"),
+            ("\u00fcser", "username has letters that are not ASCII"),
+            ("us\u200ber", "username has letters that are not ASCII"),
+            ("\u30e6\u30fc\u30b6\u30fc", "username has letters that are not ASCII"),
+        ],
+    )
+    def test_usernames_that_its_sdk_does_not_survive_are_refused(
+        self, cluster: TestCluster, command: str, username: str, says: str
+    ) -> None:
+        store = f"couchbase://{cluster.hosts}/default"
+        arguments = [command, *(["-"] if command == "import" else []), "--store", store]
+        env = {"USERPROFILE_COUCHBASE_USERNAME": username, "USERPROFILE_COUCHBASE_PASSWORD": "password"}
+        done = run("userprofile-server", *arguments, stdin=b"", **env)
+        assert done.returncode == 3, done.stderr
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+
+    @pytest.mark.parametrize("password", ["pass\nword", "pass\tword", "pass\x00word", "pass\udcffword"])
+    def test_passwords_that_are_none_are_refused_and_not_repeated(self, cluster: TestCluster, password: str) -> None:
+        settings = StoreSettings(
+            store=f"couchbase://{cluster.hosts}/default",
+            couchbase_username="username",
+            couchbase_password=SecretStr(password),
+        )
+        with raises(StoreMisconfiguredError, match="USERPROFILE_COUCHBASE_PASSWORD (has|is)") as caught:
+            open_store(settings)
+        assert "word" not in str(caught.value).replace("PASSWORD", "")
+
+    @pytest.mark.parametrize("around", [*AROUND, BOM])
+    def test_what_is_around_the_credentials_is_no_part_of_them(
+        self, cluster: TestCluster, around: str, tmp_path: Path
+    ) -> None:
+        store = f"couchbase://{cluster.hosts}/default"
+        env = {"USERPROFILE_STORE": store + around, "USERPROFILE_COUCHBASE_USERNAME": "username" + around}
+        done = run("userprofile-server", "check", **env, USERPROFILE_COUCHBASE_PASSWORD=around + "password" + around)
+        assert done.returncode == 0, done.stderr
+        file = tmp_path / "password"
+        file.write_text(around + "password" + around, newline="")
+        done = run("userprofile-server", "check", **env, USERPROFILE_COUCHBASE_PASSWORD_FILE=f"{file}{around}")
+        assert done.returncode == 0, done.stderr
+        flags = ["--store", store + around, "--couchbase-username", "username" + around]
+        done = run("userprofile-server", "check", *flags, "--couchbase-password-file", file)
+        assert done.returncode == 0, done.stderr
+
+    def test_letters_that_mean_something_elsewhere_are_fine(self, cluster: TestCluster) -> None:
+        settings = StoreSettings(
+            store=f"couchbase://{cluster.hosts}/default",
+            couchbase_username="a=b, c",
+            couchbase_password=SecretStr("p\u00e4ss w\u00f6rd"),
+        )
+        open_store(settings).close()
+
+    def test_with_tls_a_username_may_have_letters_of_all_scripts(self, tmp_path: Path) -> None:
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        with TestCluster(users={"\u00fcser": "password"}, tls=context) as cluster:
+            settings = StoreSettings(
+                store=f"couchbases://{cluster.hosts}/default",
+                couchbase_username="\u00fcser",
+                couchbase_password=SecretStr("password"),
+                couchbase_ca=tmp_path / "ca.pem",
+            )
+            open_store(settings).close()

@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strconv"
+	"strings"
 	"testing"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	userprofile "userprofile/clients/go"
 	userprofilev1 "userprofile/clients/go/gen/userprofile/v1"
@@ -148,4 +152,59 @@ func checkInvalid(t *testing.T, err error, field string) {
 	if failure.Reason != "INVALID_USERNAME" || len(failure.Violations) != 1 || failure.Violations[0].GetField() != field {
 		t.Errorf("got %v, want INVALID_USERNAME in %s", err, field)
 	}
+}
+
+func TestTextCannotSteerATerminal(t *testing.T) {
+	evil := "\x1b[31mred\r\n\u202egpj.\u2028"
+	info, _ := anypb.New(&errdetails.ErrorInfo{Domain: "userprofile", Reason: evil})
+	id, _ := anypb.New(&errdetails.RequestInfo{RequestId: evil})
+	bad, _ := anypb.New(&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+		{Field: evil, Description: evil},
+	}})
+	failure := &statuspb.Status{
+		Code: int32(codes.InvalidArgument), Message: evil + strings.Repeat("x", 2000), Details: []*anypb.Any{info, id, bad},
+	}
+	server := startFakeServer(t)
+	server.batch = &userprofilev1.BatchGetUsersResponse{Results: []*userprofilev1.UserResult{
+		{Outcome: &userprofilev1.UserResult_Error{Error: failure}},
+	}}
+	results, err := newClient(t, server.address, userprofile.Config{}).BatchGetUsers(t.Context(), []string{"johndoe"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := results[0].Err.Error()
+	if strings.ContainsFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		t.Errorf("got %q", text)
+	}
+	if !strings.Contains(text, `\x1b[31mred\r\n\u202egpj.\u2028xx`) || !strings.Contains(text, "more characters)") {
+		t.Errorf("got %s", text)
+	}
+	if e := checkCode(t, results[0].Err, codes.InvalidArgument); e.Reason != "" || e.RequestID != "the batch" {
+		t.Errorf("got reason %q, request id %q", e.Reason, e.RequestID)
+	}
+}
+
+func TestAReasonCountsWithItsOwnCodeAlone(t *testing.T) {
+	info, _ := anypb.New(&errdetails.ErrorInfo{Domain: "userprofile", Reason: "USER_NOT_FOUND"})
+	failure := &statuspb.Status{Code: int32(codes.Internal), Details: []*anypb.Any{info}}
+	server := startFakeServer(t)
+	server.batch = &userprofilev1.BatchGetUsersResponse{Results: []*userprofilev1.UserResult{
+		{Outcome: &userprofilev1.UserResult_Error{Error: failure}},
+	}}
+	results, err := newClient(t, server.address, userprofile.Config{}).BatchGetUsers(t.Context(), []string{"johndoe"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if errors.Is(results[0].Err, userprofile.ErrUserNotFound) {
+		t.Errorf("%v passes for a user who doesn't exist", results[0].Err)
+	}
+}
+
+func checkCode(t *testing.T, err error, code codes.Code) *userprofile.Error {
+	t.Helper()
+	failure, ok := errors.AsType[*userprofile.Error](err)
+	if !ok || failure.Code != code {
+		t.Fatalf("got %v, want an error with code %v", err, code)
+	}
+	return failure
 }

@@ -92,7 +92,9 @@ export class UserProfileClient {
       return await this.getUser(username, options);
     } catch (error) {
       const notFound =
-        error instanceof UserProfileError && error.reason === "USER_NOT_FOUND";
+        error instanceof UserProfileError &&
+        error.code === status.NOT_FOUND &&
+        error.reason === "USER_NOT_FOUND";
       if (notFound) return undefined;
       throw error;
     }

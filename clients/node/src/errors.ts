@@ -10,6 +10,18 @@ import { Status } from "./gen/google/rpc/status.js";
 
 const DOMAIN = "userprofile";
 
+// What the service's reasons and request ids look like. Anything else isn't
+// ours.
+const REASON = /^[A-Z][A-Z0-9_]{0,62}$/;
+const REQUEST_ID = /^[ -~]{1,128}$/;
+
+/** Characters of a message that are kept; what is longer is for nobody. */
+const MAX_MESSAGE = 1000;
+
+// Control characters, line ends, what changes the direction of writing, and
+// what can't be seen.
+const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}]/gu;
+
 /** What the service tells about an error beyond its code and its message. */
 export interface ErrorDetails {
   /**
@@ -56,9 +68,11 @@ export class UserProfileError extends Error {
 /** Returns the error that stands for what a stub failed with. */
 export function fromServiceError(cause: ServiceError): UserProfileError {
   const trailer = cause.metadata.get("grpc-status-details-bin")[0];
-  const details = readDetails(() =>
-    trailer ? Status.decode(trailer as Buffer).details : [],
-  );
+  const details = readDetails(() => {
+    const told = trailer ? Status.decode(trailer as Buffer) : undefined;
+    // Details of another status than the call's aren't our server's.
+    return told?.code === cause.code ? told.details : [];
+  });
   const requestId = requestIdOf(cause.metadata);
   return make(cause.code, cause.details, { requestId, ...details }, { cause });
 }
@@ -86,7 +100,8 @@ export function notUnderstood(requestId: string | undefined): UserProfileError {
 
 /** Returns the id that the server has given to a call. */
 export function requestIdOf(trailer: Metadata): string | undefined {
-  return trailer.get("x-request-id")[0]?.toString();
+  const id = trailer.get("x-request-id")[0]?.toString();
+  return id !== undefined && REQUEST_ID.test(id) ? id : undefined;
 }
 
 function make(
@@ -98,7 +113,20 @@ function make(
   // An error that says that it is none, or one that nobody knows.
   if (code === status.OK || !(code in status)) code = status.UNKNOWN;
   if (code === status.UNAVAILABLE) details.reason ??= "SERVICE_UNREACHABLE";
-  return new UserProfileError(code, message, details, options);
+  return new UserProfileError(code, printable(message), details, options);
+}
+
+/** Escapes what would steer a terminal, or deceive who reads. */
+function printable(text: string): string {
+  const more = text.length - MAX_MESSAGE;
+  const kept =
+    more > 0
+      ? `${text.slice(0, MAX_MESSAGE)}… (${more} more characters)`
+      : text;
+  return kept.replace(
+    UNPRINTABLE,
+    (letter) => `\\u{${letter.codePointAt(0)?.toString(16)}}`,
+  );
 }
 
 function readDetails(unpack: () => Any[]): ErrorDetails {
@@ -108,14 +136,23 @@ function readDetails(unpack: () => Any[]): ErrorDetails {
       switch (typeUrl.slice(typeUrl.lastIndexOf("/") + 1)) {
         case ErrorInfo.$type: {
           const info = ErrorInfo.decode(value);
-          if (info.domain === DOMAIN) found.reason = info.reason;
+          if (info.domain === DOMAIN && REASON.test(info.reason)) {
+            found.reason = info.reason;
+          }
           break;
         }
-        case RequestInfo.$type:
-          found.requestId = RequestInfo.decode(value).requestId;
+        case RequestInfo.$type: {
+          const { requestId } = RequestInfo.decode(value);
+          if (REQUEST_ID.test(requestId)) found.requestId = requestId;
           break;
+        }
         case BadRequest.$type:
-          found.fieldViolations = BadRequest.decode(value).fieldViolations;
+          found.fieldViolations = BadRequest.decode(value).fieldViolations.map(
+            ({ field, description }) => ({
+              field: printable(field),
+              description: printable(description),
+            }),
+          );
       }
     }
   } catch {

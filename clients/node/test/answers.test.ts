@@ -1,6 +1,13 @@
 import assert from "node:assert/strict";
 import { describe, type TestContext, test } from "node:test";
 import { status, UserProfileClient } from "../src/index.js";
+import type { Any } from "../src/gen/google/protobuf/any.js";
+import {
+  BadRequest,
+  ErrorInfo,
+  RequestInfo,
+} from "../src/gen/google/rpc/error_details.js";
+import { Status } from "../src/gen/google/rpc/status.js";
 import type {
   GetUserResponse,
   UserResult,
@@ -113,3 +120,56 @@ describe("without a server's reason, UNAVAILABLE is SERVICE_UNREACHABLE", () => 
     await assert.rejects(connect(t, 1).getUser("johndoe"), expected);
   });
 });
+
+test("text can't steer a terminal, and is kept short", async (t) => {
+  const evil = "\x1b[31mred\r\n\u202egpj.\u2028";
+  const domain = "userprofile";
+  const texts = { field: evil, description: evil };
+  const violation = { ...texts, reason: "", localizedMessage: undefined };
+  const details = [
+    any(ErrorInfo, { reason: evil, domain, metadata: {} }),
+    any(RequestInfo, { requestId: evil, servingData: "" }),
+    any(BadRequest, { fieldViolations: [violation] }),
+  ];
+  const message = evil + "x".repeat(2000);
+  const value = { code: status.INTERNAL, message, details };
+  const outcome = { $case: "error" as const, value };
+  const [result] = await batchGetUsers(t, ["johndoe"], [{ outcome }]);
+  const error = result?.error;
+  assert(error);
+  const escaped = "\\u{1b}[31mred\\u{d}\\u{a}\\u{202e}gpj.\\u{2028}";
+  assert(error.message.startsWith(`${escaped}xx`));
+  assert(error.message.length < 1100);
+  assert.deepEqual(error.fieldViolations, [
+    { field: escaped, description: escaped },
+  ]);
+  assert.deepEqual([error.reason, error.requestId], [undefined, "the batch"]);
+});
+
+test("a reason counts with its own code alone", async (t) => {
+  const reason = "USER_NOT_FOUND";
+  const domain = "userprofile";
+  const details = [any(ErrorInfo, { reason, domain, metadata: {} })];
+  const told = { code: status.INTERNAL, message: "No.", details };
+  for (const value of [told, { ...told, code: status.NOT_FOUND }]) {
+    const port = await serve(t, () => ({
+      code: status.INTERNAL,
+      trailers: {
+        "grpc-status-details-bin": Buffer.from(Status.encode(value).finish()),
+      },
+    }));
+    await assert.rejects(connect(t, port).findUser("johndoe"), {
+      code: status.INTERNAL,
+    });
+  }
+});
+
+interface Type<T> {
+  $type: string;
+  encode(message: T): { finish(): Uint8Array };
+}
+
+function any<T>(type: Type<T>, message: T): Any {
+  const value = Buffer.from(type.encode(message).finish());
+  return { typeUrl: `type.googleapis.com/${type.$type}`, value };
+}

@@ -13,6 +13,8 @@ import io.grpc.protobuf.StatusProto;
 import java.io.Serializable;
 import java.util.List;
 import java.util.Optional;
+import java.util.function.Predicate;
+import java.util.regex.Pattern;
 
 /**
  * Why there is no answer, or no user.
@@ -40,6 +42,18 @@ public record Failure(
       Metadata.Key.of("x-request-id", Metadata.ASCII_STRING_MARSHALLER);
 
   private static final String DOMAIN = "userprofile";
+
+  // What the service's reasons and request ids look like. Anything else isn't ours.
+  private static final Predicate<String> REASON =
+      Pattern.compile("[A-Z][A-Z0-9_]{0,62}").asMatchPredicate();
+  private static final Predicate<String> IS_REQUEST_ID =
+      Pattern.compile("[ -~]{1,128}").asMatchPredicate();
+
+  /** What of a message is kept, in UTF-16 units; what is longer isn't written for people. */
+  private static final int MAX_MESSAGE = 1000;
+
+  // Control characters, line ends, what changes the direction of writing, what can't be seen.
+  private static final Pattern UNPRINTABLE = Pattern.compile("[\\p{C}\\p{Zl}\\p{Zp}]");
 
   /**
    * A field of the request that is not valid.
@@ -78,20 +92,22 @@ public record Failure(
     Optional<String> reason =
         detail(status, ErrorInfo.class)
             .filter(info -> info.getDomain().equals(DOMAIN))
-            .map(ErrorInfo::getReason);
+            .map(ErrorInfo::getReason)
+            .filter(REASON);
     if (code == Status.Code.UNAVAILABLE) {
       reason = reason.or(() -> Optional.of(UNREACHABLE));
     }
     return new Failure(
         code,
-        status.getMessage(),
+        printable(status.getMessage()),
         reason,
         detail(status, BadRequest.class).stream()
             .flatMap(badRequest -> badRequest.getFieldViolationsList().stream())
-            .map(it -> new Violation(it.getField(), it.getDescription()))
+            .map(it -> new Violation(printable(it.getField()), printable(it.getDescription())))
             .toList(),
         detail(status, RequestInfo.class)
             .map(RequestInfo::getRequestId)
+            .filter(IS_REQUEST_ID)
             .or(() -> requestId(trailers)));
   }
 
@@ -119,7 +135,17 @@ public record Failure(
   }
 
   private static Optional<String> requestId(Metadata trailers) {
-    return Optional.ofNullable(trailers).map(it -> it.get(REQUEST_ID));
+    return Optional.ofNullable(trailers).map(it -> it.get(REQUEST_ID)).filter(IS_REQUEST_ID);
+  }
+
+  /** Escapes what would steer a terminal, or deceive who reads. */
+  private static String printable(String text) {
+    int more = text.length() - MAX_MESSAGE;
+    String kept =
+        more > 0 ? text.substring(0, MAX_MESSAGE) + "… (" + more + " more characters)" : text;
+    return UNPRINTABLE
+        .matcher(kept)
+        .replaceAll(it -> "\\\\u{%x}".formatted(it.group().codePointAt(0)));
   }
 
   private static <T extends Message> Optional<T> detail(

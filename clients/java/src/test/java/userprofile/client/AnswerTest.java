@@ -2,9 +2,14 @@ package userprofile.client;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.params.provider.Arguments.argumentSet;
 import static userprofile.client.Environment.plaintext;
 
+import com.google.protobuf.Any;
+import com.google.rpc.BadRequest;
+import com.google.rpc.ErrorInfo;
+import com.google.rpc.RequestInfo;
 import io.grpc.Status.Code;
 import java.io.IOException;
 import java.util.List;
@@ -68,6 +73,32 @@ class AnswerTest {
               failure(Code.UNKNOWN, "as the test wants"),
               failure(Code.DATA_LOSS, "as the test wants")),
           client.batchGetUsers(List.of("johndoe", "b", "c", "d", "e", "f")));
+    }
+  }
+
+  @Test
+  void textCannotSteerATerminalAndIsKeptShort() throws IOException {
+    String evil = "\033[31mred\r\n\u202egpj.\u2028";
+    var violation =
+        BadRequest.FieldViolation.newBuilder().setField(evil).setDescription(evil).build();
+    var status =
+        com.google.rpc.Status.newBuilder()
+            .setCode(Code.INTERNAL.value())
+            .setMessage(evil + "x".repeat(2000))
+            .addDetails(
+                Any.pack(
+                    ErrorInfo.newBuilder().setDomain("userprofile").setReason(evil).build()))
+            .addDetails(Any.pack(RequestInfo.newBuilder().setRequestId(evil).build()))
+            .addDetails(Any.pack(BadRequest.newBuilder().addFieldViolations(violation).build()));
+    var result = UserProfile.UserResult.newBuilder().setError(status).build();
+    try (var server = new TestServer(List.of(result));
+        var client = plaintext(server.target()).build()) {
+      var failure = (Failure) client.batchGetUsers(List.of("johndoe")).get(0);
+      var message = failure.message();
+      assertTrue(message.startsWith("\\u{1b}[31mred\\u{d}\\u{a}\\u{202e}gpj.\\u{2028}xx"), message);
+      assertTrue(message.endsWith("xx… (1016 more characters)"), message);
+      assertEquals(Optional.empty(), failure.reason());
+      assertTrue(failure.toString().chars().noneMatch(it -> it < ' ' || it == 0x202e));
     }
   }
 

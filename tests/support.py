@@ -168,6 +168,7 @@ class ServerProcess:
             text=True,
             env=os.environ | env,
         )
+        self.pid = self._process.pid
         self.stderr = ""
         self._reader = threading.Thread(target=self._read_stderr)
         self._reader.start()

@@ -71,6 +71,7 @@ def test_the_clients_public_names() -> None:
         "DeadlineExceededError",
         "InvalidUsernameError",
         "PermissionDeniedError",
+        "ProfileTooLargeError",
         "ServiceUnavailableError",
         "TLS",
         "UnauthenticatedError",

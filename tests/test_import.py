@@ -139,6 +139,16 @@ def test_a_line_larger_than_any_store_takes_is_rejected_and_skipped(peer: SQLite
     assert stored(peer, "last")
 
 
+def test_a_profile_that_could_not_be_served_is_rejected(peer: SQLitePeer, rows: Rows) -> None:
+    large = [row("large", full_name="x" * 40_000), row("wordy", notes="x" * 40_000)]
+    done = import_(rows(*large), peer)
+    assert done.returncode == 1
+    assert (
+        "line 1: the profile is too large: username, email and full_name have 40005 bytes, 32768 at most" in done.stderr
+    )
+    assert done.stdout.startswith("1 user imported (0 replaced an older one), 1 row rejected")
+
+
 def test_blank_lines_windows_line_ends_and_a_byte_order_mark_are_no_mistakes(peer: SQLitePeer) -> None:
     text = b"\xef\xbb\xbf" + json.dumps(row("first")).encode() + b"\r\n\r\n   \n" + json.dumps(row("last")).encode()
     done = import_("-", peer, stdin=text)

@@ -81,6 +81,10 @@ class CorruptProfileError(UserProfileError):
     """Raised when the user is stored, but what is stored isn't a profile. Asking again doesn't help."""
 
 
+class ProfileTooLargeError(UserProfileError):
+    """Raised when the user's e-mail address and full name are together too long to be sent. Asking again is no help."""
+
+
 class ServiceUnavailableError(UserProfileError):
     """Raised when the service, or the storage behind it, can't be reached now.
 
@@ -120,6 +124,7 @@ _BY_REASON: dict[tuple[grpc.StatusCode, str | None], type[UserProfileError]] = {
     (grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND"): UserNotFoundError,
     (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_USERNAME"): InvalidUsernameError,
     (grpc.StatusCode.DATA_LOSS, "CORRUPT_DOCUMENT"): CorruptProfileError,
+    (grpc.StatusCode.FAILED_PRECONDITION, "PROFILE_TOO_LARGE"): ProfileTooLargeError,
 }
 _BY_CODE: dict[grpc.StatusCode, type[UserProfileError]] = {
     grpc.StatusCode.UNAVAILABLE: ServiceUnavailableError,

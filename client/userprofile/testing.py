@@ -30,6 +30,7 @@ from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
 _FAILURES: dict[str, grpc.StatusCode] = {
     "CORRUPT_DOCUMENT": grpc.StatusCode.DATA_LOSS,
     "INTERNAL": grpc.StatusCode.INTERNAL,
+    "PROFILE_TOO_LARGE": grpc.StatusCode.FAILED_PRECONDITION,
     "STORE_MISCONFIGURED": grpc.StatusCode.INTERNAL,
     "STORE_TIMEOUT": grpc.StatusCode.UNAVAILABLE,
     "STORE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
@@ -88,7 +89,8 @@ class FakeUserProfileServer:
         They fail after some seconds, by default at once.
 
         Raises:
-            ValueError: not one of CORRUPT_DOCUMENT, INTERNAL, STORE_MISCONFIGURED, STORE_TIMEOUT, STORE_UNAVAILABLE.
+            ValueError: not one of CORRUPT_DOCUMENT, INTERNAL, PROFILE_TOO_LARGE, STORE_MISCONFIGURED, STORE_TIMEOUT,
+                STORE_UNAVAILABLE.
         """
         if reason not in _FAILURES:
             raise ValueError(f"{reason!r} is none of {', '.join(_FAILURES)}")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from userprofile_server.errors import CorruptDocumentError, UserNotFoundError
+from userprofile_server.errors import CorruptDocumentError, ProfileTooLargeError, UserNotFoundError
 from userprofile_server.models import USERPROFILE_DOC_TYPE, User
 
 _log = logging.getLogger(__name__)
@@ -22,6 +22,11 @@ MAX_USERNAME_BYTES = MAX_KEY_BYTES - len(_KEY_PREFIX)
 
 MAX_DOCUMENT_BYTES = 20 * 1024 * 1024
 """The largest document that Couchbase takes, in bytes."""
+
+
+MAX_PUBLIC_BYTES = 32 * 1024
+"""The largest public part of a document, all texts together in UTF-8. A hundred fit into one response: every gRPC
+client takes 4 MiB unless it is told otherwise. What else is in a document may be as large as it likes."""
 
 
 class _StoredUser(User):
@@ -43,6 +48,7 @@ def parse_user(username: str, document: bytes) -> User:
     Raises:
         CorruptDocumentError: it isn't JSON, not an object, has a field of a wrong type, another
             `type` than a user profile's, or another username than its key.
+        ProfileTooLargeError: its public part is larger than MAX_PUBLIC_BYTES.
     """
     try:
         user = _StoredUser.model_validate_json(document)
@@ -50,6 +56,11 @@ def parse_user(username: str, document: bytes) -> User:
         problem = describe(error)
     else:
         if user.username == username:
+            # JSON takes at least as many bytes as the texts in it, so of most documents this is one comparison.
+            if len(document) > MAX_PUBLIC_BYTES and (size := _public_bytes(user)) > MAX_PUBLIC_BYTES:
+                raise ProfileTooLargeError(
+                    f"username, email and full_name have {size} bytes, {MAX_PUBLIC_BYTES} at most"
+                )
             return user
         problem = "username: differs from the document's key"
     # Raised out here because pydantic's error holds the document, hash included, and Python would
@@ -58,13 +69,19 @@ def parse_user(username: str, document: bytes) -> User:
     raise CorruptDocumentError(problem)
 
 
-def user_or_error(username: str, document: bytes | None) -> User | CorruptDocumentError | UserNotFoundError:
+def _public_bytes(user: User) -> int:
+    return sum(len(text.encode()) for text in (user.username, user.email, user.full_name) if text is not None)
+
+
+def user_or_error(
+    username: str, document: bytes | None
+) -> User | CorruptDocumentError | ProfileTooLargeError | UserNotFoundError:
     """Like `parse_user`, but returns the error, and takes None for a document that isn't there."""
     if document is None:
         return UserNotFoundError()
     try:
         return parse_user(username, document)
-    except CorruptDocumentError as error:
+    except (CorruptDocumentError, ProfileTooLargeError) as error:
         return error.with_traceback(None)  # its frames would keep this one alive, which holds the document
 
 

@@ -31,6 +31,10 @@ class CorruptDocumentError(DomainError):
     """Raised when a user's document is there, but isn't a user profile. The text says what is wrong with its form."""
 
 
+class ProfileTooLargeError(DomainError):
+    """Raised when the public part of a user's document is larger than a profile may be."""
+
+
 class DeadlineExceededError(DomainError):
     """Raised when the caller's own time is up."""
 

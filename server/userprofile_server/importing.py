@@ -10,7 +10,12 @@ import argon2
 from pydantic import ValidationError
 
 from userprofile_server.documents import MAX_DOCUMENT_BYTES, describe, parse_user
-from userprofile_server.errors import CorruptDocumentError, DocumentsRefusedError, InvalidUsernameError
+from userprofile_server.errors import (
+    CorruptDocumentError,
+    DocumentsRefusedError,
+    InvalidUsernameError,
+    ProfileTooLargeError,
+)
 from userprofile_server.models import USERPROFILE_DOC_TYPE, UserInDB
 from userprofile_server.stores import Document, UserStore
 from userprofile_server.users import check_username
@@ -190,6 +195,8 @@ def _to_document(row: dict[str, Any], content: bytes, hash_password: Callable[[s
         parse_user(*document)  # what the server couldn't read must not get in
     except CorruptDocumentError as error:
         raise RowError(str(error)) from None
+    except ProfileTooLargeError as error:
+        raise RowError(f"the profile is too large: {error}") from None
     return document
 
 

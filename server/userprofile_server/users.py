@@ -21,6 +21,7 @@ def get_user(store: UserReader, username: str, *, timeout: float) -> User:
         InvalidUsernameError: no user can have this name.
         UserNotFoundError: nobody has it.
         CorruptDocumentError: the user's document isn't a user profile.
+        ProfileTooLargeError: its public part is larger than a profile may be.
         StoreError: the store didn't answer.
     """
     check_username(username)

@@ -19,6 +19,7 @@ _USERS: dict[str, dict[str, object]] = {
     "true": {"disabled": True},
     "jürgen 🦊": {"full_name": "Jürgen 🦊"},
     "corrupt": {"disabled": "yes"},
+    "large": {"full_name": "x" * 32 * 1024},
     "down": {},
     "slow": {},
 }

@@ -35,6 +35,7 @@ def fake() -> Iterator[str]:
         ]
     )
     server.fail("CORRUPT_DOCUMENT", username="corrupt")
+    server.fail("PROFILE_TOO_LARGE", username="large")
     server.fail("STORE_UNAVAILABLE", username="down")
     server.fail("STORE_TIMEOUT", username="slow", after=0.5)
     with server:

@@ -96,6 +96,7 @@ class TestErrors:
             ("STORE_UNAVAILABLE", userprofile.ServiceUnavailableError, True),
             ("STORE_TIMEOUT", userprofile.ServiceUnavailableError, False),
             ("CORRUPT_DOCUMENT", userprofile.CorruptProfileError, False),
+            ("PROFILE_TOO_LARGE", userprofile.ProfileTooLargeError, False),
             ("STORE_MISCONFIGURED", UserProfileError, False),
             ("INTERNAL", UserProfileError, False),
         ],

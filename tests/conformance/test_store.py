@@ -14,8 +14,13 @@ import pytest
 from tests.canary import CANARY, look, raises
 from tests.conformance.peers import PEERS, Peer
 from tests.support import document
-from userprofile_server.documents import MAX_USERNAME_BYTES
-from userprofile_server.errors import CorruptDocumentError, StoreUnavailableError, UserNotFoundError
+from userprofile_server.documents import MAX_PUBLIC_BYTES, MAX_USERNAME_BYTES
+from userprofile_server.errors import (
+    CorruptDocumentError,
+    ProfileTooLargeError,
+    StoreUnavailableError,
+    UserNotFoundError,
+)
 from userprofile_server.models import User
 from userprofile_server.stores import Document, Outcome, UserStore
 
@@ -85,6 +90,24 @@ def test_reads_the_public_fields_and_tells_absent_from_empty(
 ) -> None:
     put(store, johndoe(**fields))
     assert public(get(store, JOHN)) == (JOHN, *expected)
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "€", "🦊", '"', "\n"])
+def test_the_public_part_has_a_limit_in_bytes_of_utf8(store: UserStore, letter: str) -> None:
+    name = letter * ((MAX_PUBLIC_BYTES - len(JOHN) - len("j@example.com")) // len(letter.encode()))
+    put(store, johndoe(email="j@example.com", full_name=name))
+    assert get(store, JOHN).full_name == name
+    put(store, johndoe(email="j@example.com", full_name=name + letter))
+    with raises(ProfileTooLargeError):
+        get(store, JOHN)
+    outcomes = get_many(store, JOHN, NOBODY)
+    assert [type(outcomes[username]) for username in (JOHN, NOBODY)] == [ProfileTooLargeError, UserNotFoundError]
+
+
+def test_other_fields_have_none(store: UserStore) -> None:
+    put(store, johndoe(full_name="John", notes="x" * 3_000_000, hashed_password=CANARY + "x" * 3_000_000))
+    assert get(store, JOHN).full_name == "John"
+    assert public(get_many(store, JOHN)[JOHN]) == (JOHN, None, "John", None)
 
 
 def test_what_it_returns_has_no_hash(store: UserStore) -> None:

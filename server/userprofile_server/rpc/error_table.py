@@ -64,6 +64,15 @@ ANSWERS: dict[type[errors.DomainError], Answer] = {
         " another username than its key",
         log_level=logging.WARNING,
     ),
+    # Not DATA_LOSS, for nothing is lost, and not RESOURCE_EXHAUSTED, which later may be better: google.rpc.Code says
+    # FAILED_PRECONDITION where trying again helps only once somebody has changed what is there.
+    errors.ProfileTooLargeError: Answer(
+        StatusCode.FAILED_PRECONDITION,
+        "PROFILE_TOO_LARGE",
+        "The public profile of this user is too large.",
+        "username, email and full_name together are longer than 32 KiB in UTF-8",
+        log_level=logging.WARNING,
+    ),
     errors.StoreUnavailableError: Answer(
         StatusCode.UNAVAILABLE,
         "STORE_UNAVAILABLE",

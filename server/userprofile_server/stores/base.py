@@ -30,6 +30,7 @@ class UserReader(Protocol):
         Raises:
             UserNotFoundError: the store answered, and has no such user.
             CorruptDocumentError: the document is there, but isn't a user profile.
+            ProfileTooLargeError: its public part is larger than a profile may be.
             StoreError: the store didn't answer.
         """
         ...

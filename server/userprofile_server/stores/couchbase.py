@@ -34,7 +34,9 @@ from userprofile.environment import clean, problem_of_secret, read_secret
 from userprofile_server.documents import MAX_DOCUMENT_BYTES, document_key, parse_user, user_or_error
 from userprofile_server.errors import (
     DocumentsRefusedError,
+    StoreError,
     StoreMisconfiguredError,
+    StoreTimeoutError,
     StoreUnavailableError,
     UserNotFoundError,
 )
@@ -43,6 +45,7 @@ from userprofile_server.settings import StoreSettings
 from userprofile_server.stores.base import Document, Outcome, UserStore
 from userprofile_server.stores.couchbase_certificates import check_certificates
 from userprofile_server.stores.couchbase_errors import refusal, translate, translate_opening, translate_write
+from userprofile_server.stores.couchbase_rounds import Rounds, rounds_of
 from userprofile_server.stores.couchbase_url import CouchbaseURL
 
 _log = logging.getLogger(__name__)
@@ -79,7 +82,9 @@ def open_couchbase(settings: StoreSettings) -> UserStore:
         cluster = _connect(url, settings)
         bucket = cluster.bucket(url.bucket)
         collection = bucket.scope(url.scope).collection(url.collection)
-        return CouchbaseUserStore(cluster, collection, default_timeout=settings.store_timeout)
+        return CouchbaseUserStore(
+            cluster, collection, default_timeout=settings.store_timeout, rounds=rounds_of(settings.store)
+        )
     except BaseException as error:
         if cluster is not None:
             cluster.close()
@@ -133,11 +138,12 @@ def _cluster_options(url: CouchbaseURL, settings: StoreSettings, *, srv: bool) -
 class CouchbaseUserStore:
     """One connection to the cluster, and one collection of one bucket of it."""
 
-    def __init__(self, cluster: Cluster, collection: Collection, *, default_timeout: float) -> None:
+    def __init__(self, cluster: Cluster, collection: Collection, *, default_timeout: float, rounds: Rounds) -> None:
         """Takes over `cluster`: `close` closes it. `default_timeout` is the cluster's own for reads, in seconds."""
         self._cluster = cluster
         self._collection = collection
         self._default_timeout = default_timeout
+        self._rounds = rounds
         self._pid = os.getpid()
 
     def get(self, username: str, *, timeout: float) -> User:
@@ -157,10 +163,42 @@ class CouchbaseUserStore:
 
     def get_many(self, usernames: Sequence[str], *, timeout: float) -> dict[str, Outcome]:
         """See `UserReader.get_many`."""
+        read = self._read_round if len(usernames) <= self._rounds.names else self._read_in_rounds
+        outcomes = read(usernames, timeout)
+        if all(isinstance(outcome, StoreError) for outcome in outcomes.values()):
+            raise next(error for error in outcomes.values() if isinstance(error, StoreError))
+        return outcomes
+
+    def _read_in_rounds(self, usernames: Sequence[str], timeout: float) -> dict[str, Outcome]:
+        """Reads so few documents at once that they fit into memory: the SDK holds all of a round, whatever their size.
+
+        Where large documents have been seen, only one such round is under way in the whole process.
+        """
+        deadline = time.monotonic() + timeout
+        outcomes: dict[str, Outcome] = {}
+        while len(outcomes) < len(usernames):
+            names = usernames[len(outcomes) : len(outcomes) + self._rounds.names]
+            began = time.monotonic()
+            left = deadline - began
+            if len(outcomes) + len(names) < len(usernames):
+                left /= 2  # so that a node that doesn't answer leaves time for the rounds that follow
+            if left <= _MIN_TIMEOUT:
+                outcomes |= {name: StoreTimeoutError("no time was left to ask for it") for name in names}
+            elif not self._rounds.are_large:
+                outcomes |= self._read_round(names, left)
+            elif self._rounds.turn.acquire(timeout=left):
+                try:
+                    outcomes |= self._read_round(names, began + left - time.monotonic())
+                finally:
+                    self._rounds.turn.release()
+            else:
+                outcomes |= {name: StoreTimeoutError("other large documents were being read") for name in names}
+        return outcomes
+
+    def _read_round(self, usernames: Sequence[str], timeout: float) -> dict[str, Outcome]:
         keys = [document_key(username) for username in usernames]
         found, failed = self._get_multi(keys, timeout)
-        if len(failed) == len(keys):
-            raise translate(next(iter(failed.values())))
+        self._rounds.learn(found.values())
         return {
             username: translate(failed[key]) if key in failed else user_or_error(username, found.get(key))
             for username, key in zip(usernames, keys, strict=True)

@@ -7,7 +7,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -96,11 +96,8 @@ class SQLiteUserStore:
 
     def get_many(self, usernames: Sequence[str], *, timeout: float) -> dict[str, Outcome]:
         """See `UserReader.get_many`."""
-        keys = [document_key(username) for username in usernames]
-        documents = self._read(self._select_many, keys, timeout)
-        return {
-            username: user_or_error(username, documents.get(key)) for username, key in zip(usernames, keys, strict=True)
-        }
+        outcomes = self._read(self._select_many, {document_key(username): username for username in usernames}, timeout)
+        return {username: outcomes.get(username) or UserNotFoundError() for username in usernames}
 
     def put(self, documents: Sequence[Document], *, timeout: float) -> int:
         """See `UserStore.put`. One transaction: all of the documents are stored, or none is."""
@@ -173,14 +170,15 @@ class SQLiteUserStore:
             row = self._connection.execute("SELECT document FROM userprofiles WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
-    def _select_many(self, keys: Sequence[str]) -> dict[str, bytes]:
+    def _select_many(self, usernames: Mapping[str, str]) -> dict[str, Outcome]:
+        """Takes usernames by key. Each document is let go of before the next one is read: they may be large."""
         # json_each, because a list of placeholders would be another statement for each number of keys.
         with self._lock:
             rows = self._connection.execute(
                 "SELECT key, document FROM userprofiles WHERE key IN (SELECT value FROM json_each(?))",
-                (json.dumps(keys),),
-            ).fetchall()
-        return {key.decode(): document for key, document in rows}
+                (json.dumps(list(usernames)),),
+            )
+            return {(username := usernames[key.decode()]): user_or_error(username, document) for key, document in rows}
 
     def _write(self, documents: Sequence[Document]) -> int:
         def write() -> int:

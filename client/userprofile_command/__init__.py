@@ -96,17 +96,23 @@ def _end_output(status: int) -> int:
         sys.stdout.flush()
     except OSError as error:
         status = _unwritable(error)
-    with suppress(OSError):
+    try:
         sys.stderr.flush()
+    except OSError:
+        _send_to_nowhere(2)
     return status
 
 
 def _unwritable(error: OSError) -> int:
-    # Python tries again at its end, and would print that it fails.
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
+    _send_to_nowhere(1)
     if not isinstance(error, BrokenPipeError):  # whoever read it, as `head` does, has had enough
         with suppress(OSError):
             sys.stderr.write(f"error: the output can't be written: {error.strerror}\n")
     return _FAILED
+
+
+def _send_to_nowhere(stream: int) -> None:
+    """Keeps Python from trying again at its end, where it would print that it fails, and exit by 120."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream)
+    os.close(nowhere)

@@ -4,21 +4,22 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
-from typing import Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
 
 from userprofile.answers import Outcome, lenient, outcome_of, understood
 from userprofile.batches import BATCHES_IN_FLIGHT, Batch, check_several, collect, split
-from userprofile.calls import Call, Calls, check_token
+from userprofile.calls import Call, Calls, check_token, without_waiting
 from userprofile.channel import ChannelOptions, Endpoint
-from userprofile.client import DEFAULT_RETRIES, DEFAULT_TARGET, DEFAULT_TIMEOUT
+from userprofile.client import DEFAULT_RETRIES, DEFAULT_TARGET, DEFAULT_TIMEOUT, REFUSAL_TIMEOUT
 from userprofile.errors import (
     DeadlineExceededError,
     UserNotFoundError,
     UserProfileError,
     closed_meanwhile,
+    never_reached,
     unsendable,
 )
 from userprofile.health import HEALTH_REQUEST, health_check, is_serving
@@ -45,7 +46,8 @@ class AsyncUserProfileClient:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         retries: int = DEFAULT_RETRIES,
-        wait_for_ready: bool = False,
+        wait_for_ready: bool = True,
+        health_checking: bool = False,
         token: str | Callable[[], str] | Callable[[], Awaitable[str]] | None = None,
         allow_plaintext_token: bool = False,
         tls: TLS | None = None,
@@ -59,7 +61,9 @@ class AsyncUserProfileClient:
                 plaintext.
             OSError: a file of `tls` can't be read.
         """
-        self._endpoint = Endpoint(target, tls=tls, retries=retries, channel_options=channel_options)
+        self._endpoint = Endpoint(
+            target, tls=tls, retries=retries, health_checking=health_checking, channel_options=channel_options
+        )
         self._endpoint.check_token(token, allow_plaintext=allow_plaintext_token)
         self._calls = Calls(target, timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
         self.target = target
@@ -113,8 +117,8 @@ class AsyncUserProfileClient:
 
     async def check_health(self, **options: Unpack[CallOptions]) -> bool:
         """See `UserProfileClient.check_health`."""
-        call = await self._begin(options)
-        # The client's own channel never gets through to a server that isn't serving.
+        # About now, so it doesn't wait; and a health-checked channel never gets through to a server that isn't serving.
+        call = await self._begin(without_waiting(options))
         async with self._open(self._endpoint.unbalanced) as channel:
             self._checking.add(channel)
             try:
@@ -182,7 +186,18 @@ class AsyncUserProfileClient:
         try:
             return understood(await self._or_closed(asked, call.request_id), call.request_id)
         except grpc.RpcError as error:
-            raise self._calls.failure(error, call) from None
+            raise await self._error(error, call) from None
+
+    async def _error(self, error: Any, call: Call) -> UserProfileError:
+        """See `UserProfileClient._error`."""
+        failing = grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        if call.waited_in_vain(error.code()) and not self._calls.closed and self._channel.get_state() is failing:
+            try:
+                await health_check(self._channel)(HEALTH_REQUEST, timeout=REFUSAL_TIMEOUT, wait_for_ready=False)
+            except grpc.RpcError as refusal:
+                if refusal.code() is grpc.StatusCode.UNAVAILABLE:
+                    return never_reached(refusal, call.request_id, self.target, call.arguments["timeout"])
+        return self._calls.failure(error, call)
 
     async def _or_closed(self, asked: Awaitable[T], request_id: str | None) -> T:
         """Waits for a call. `close` cancels it, which mustn't look as if the caller's own task had been cancelled."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from userprofile.errors import REQUEST_ID, UserProfileError, closed_meanwhile, from_rpc_error
-from userprofile.options import Metadata, ServingContext
+from userprofile.options import CallOptions, Metadata, ServingContext
 
 MAX_TIMEOUT = 86_400
 """Seconds. Far beyond it gRPC's clock overflows, and the call fails at once."""
@@ -31,6 +31,10 @@ class Call(NamedTuple):
     arguments: dict[str, Any]
     """Those of the stub's method."""
     request_id: str
+
+    def waited_in_vain(self, code: grpc.StatusCode) -> bool:
+        """Returns whether the call may have waited for a server until its time was over, and never have been sent."""
+        return code is grpc.StatusCode.DEADLINE_EXCEEDED and bool(self.arguments["wait_for_ready"])
 
     def __repr__(self) -> str:
         """Leaves the arguments out: a token is among them, and tracebacks may show the variables of their frames."""
@@ -105,6 +109,11 @@ class Calls:
             sent.append((_AUTHORIZATION_KEY, f"Bearer {token}"))
         wait_for_ready = self._wait_for_ready if wait_for_ready is None else wait_for_ready
         return Call({"timeout": timeout, "metadata": sent, "wait_for_ready": wait_for_ready}, request_id)
+
+
+def without_waiting(options: CallOptions) -> CallOptions:
+    """Returns the options of a call that doesn't wait for a server unless it is told to itself."""
+    return options if options.get("wait_for_ready") is not None else {**options, "wait_for_ready": False}
 
 
 def check_token(token: str) -> None:

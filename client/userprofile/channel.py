@@ -24,6 +24,10 @@ MAX_RETRIES = 4
 KEEPALIVE_SECONDS = 30
 """Between two pings on a quiet connection. Servers of ours allow one every 20 seconds."""
 
+RECONNECT_MS = 100, 1000
+"""Milliseconds between attempts to connect again, from the first to the longest. gRPC's own are a second to two
+minutes, which outlast every caller's deadline once a server has been away for a while."""
+
 _MAX_RESPONSE_BYTES = 64 * 1024 * 1024  # a hundred profiles of 600 KB; gRPC's own limit is 4 MiB
 
 _DNS_AUTHORITY = re.compile(r"^//[^/]*/")
@@ -33,7 +37,15 @@ _ADDRESS = re.compile(r"(\[(?P<bracketed>[0-9a-fA-F:.]+)\]|(?P<name>[0-9a-zA-Z.-
 class Endpoint:
     """Where the servers are, and the arguments of a channel to them."""
 
-    def __init__(self, target: str, *, tls: TLS | None, retries: int, channel_options: ChannelOptions) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: TLS | None,
+        retries: int,
+        health_checking: bool = False,
+        channel_options: ChannelOptions,
+    ) -> None:
         """See `UserProfileClient`. Reads the files of `tls`; connects to nothing.
 
         Raises:
@@ -56,17 +68,19 @@ class Endpoint:
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.max_receive_message_length", _MAX_RESPONSE_BYTES),
             ("grpc.enable_retries", int(retries > 0)),
+            ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS[0]),
+            ("grpc.max_reconnect_backoff_ms", RECONNECT_MS[1]),
         ]
         if tls is None and self.is_private:
             # Else a proxy named by the environment would be asked for what never has to leave this machine.
             own.append(("grpc.enable_http_proxy", 0))
         if tls is not None and tls.server_name is not None:
             own.append(("grpc.ssl_target_name_override", tls.server_name))
-        balancing = [("grpc.service_config", json.dumps(_service_config(retries)))]
+        balancing = [("grpc.service_config", json.dumps(_service_config(retries, health_checking)))]
         self.unbalanced = _without_duplicates([*channel_options, *own])
         """The arguments of a channel to any one of the servers, whatever it says of itself."""
         self.balanced = _without_duplicates([*channel_options, *own, *balancing])
-        """The arguments of a channel to all servers that are serving."""
+        """The arguments of a channel to all servers in turn."""
 
     def check_token(self, token: Any, *, allow_plaintext: bool) -> None:
         """Raises ValueError if `token` can't be sent, or not without others reading it, unless that is allowed."""
@@ -84,25 +98,28 @@ def _without_duplicates(options: ChannelOptions) -> ChannelOptions:
     return list(dict(reversed(options)).items())
 
 
-def _service_config(retries: int) -> dict[str, Any]:
+def _service_config(retries: int, health_checking: bool) -> dict[str, Any]:
     """See https://github.com/grpc/grpc/blob/master/doc/service_config.md."""
-    config: dict[str, Any] = {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "healthCheckConfig": {"serviceName": SERVICE_NAME},
-    }
+    config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    if health_checking:
+        config["healthCheckConfig"] = {"serviceName": SERVICE_NAME}
     if retries:
         policy = {
             "maxAttempts": retries + 1,
             "initialBackoff": "0.05s",
-            "maxBackoff": "1s",
-            "backoffMultiplier": 2,
-            # AIP-194: the one status that says that nothing has happened and that later may be better.
-            "retryableStatusCodes": ["UNAVAILABLE"],
+            # 50 ms for a lost connection, and three seconds in all for a service that starts again behind a gateway.
+            "maxBackoff": "2s",
+            "backoffMultiplier": 4,
+            # AIP-194: the one status that says that nothing has happened and that later may be better; and what gRPC's
+            # servers end calls with that they haven't begun when they stop. No retry follows a caller's own cancelling.
+            "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
         }
         config["methodConfig"] = [{"name": [{"service": SERVICE_NAME}], "retryPolicy": policy}]
-        # A failure takes a token, an answer gives a tenth of one back, and at half of them retries end: hundreds of
-        # calls that are lost with a server are made up for, a service that is down isn't hit with four times the load.
-        config["retryThrottling"] = {"maxTokens": 1000, "tokenRatio": 0.1}
+        # Each failure costs a token, each success returns one, and there are no retries below half of maxTokens:
+        # hundreds of calls that are lost with a server are made up for, and so is for any time a server beside others
+        # that has lost its store; a service that is down isn't hit with five times the load. gRPC's core
+        # would take 1 for 0.
+        config["retryThrottling"] = {"maxTokens": 1000, "tokenRatio": 0.999}
     return config
 
 

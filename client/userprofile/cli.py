@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -39,6 +40,14 @@ _EXIT_STATUSES: dict[type[UserProfileError], int] = {
     DeadlineExceededError: _UNAVAILABLE,
     UserProfileError: _FAILED,
 }
+
+
+# What gRPC says where nothing was there to answer. A gateway's HTTP status, an end of the connection or a handshake
+# that failed come from something that runs.
+_NOBODY = re.compile(
+    r"refused|resolution failed|not known|no such file|unreachable|no route to host|timed? ?out|not set or invalid",
+    re.IGNORECASE,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -169,7 +178,8 @@ def _exit_status(error: UserProfileError) -> int:
 def _fail(error: UserProfileError, client: UserProfileClient) -> NoReturn:
     message = str(error)
     if error.reason == UNREACHABLE:
-        message = f"no userprofile server answers at {client.target}; is it running? ({error.message})"
+        question = "; is it running?" if _NOBODY.search(error.message) else ""
+        message = f"no userprofile server answers at {client.target}{question} ({error.message})"
     _tell(f"error: {message}")
     sys.exit(_exit_status(error))
 

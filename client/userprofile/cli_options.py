@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from userprofile.client import DEFAULT_RETRIES, DEFAULT_TARGET, DEFAULT_TIMEOUT, UserProfileClient
+from userprofile.client import DEFAULT_TARGET, DEFAULT_TIMEOUT, UserProfileClient
 from userprofile.environment import EnvironmentOption, from_environment, problem_of_secret, read_secret
 from userprofile.options import TLS
 
@@ -21,7 +21,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "Seconds to wait for an answer, retries included.",
     },
     "--retries": {
-        "default": DEFAULT_RETRIES,
+        "default": 2,  # a person hears soon that nobody answers
         "type": click.IntRange(0, 4),
         "help": "How often to try again where the service can't be reached.",
     },
@@ -58,6 +58,7 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
                 target,
                 timeout=timeout,
                 retries=retries,
+                wait_for_ready=False,
                 token=_token(token_file),
                 allow_plaintext_token=allow_plaintext_token,
                 tls=details if tls or details != TLS() else None,

@@ -3,15 +3,16 @@
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
+from queue import Empty, SimpleQueue
 from typing import Any, Self, Unpack
 
 import grpc
 
 from userprofile.answers import Outcome, lenient, outcome_of, understood
 from userprofile.batches import BATCHES_IN_FLIGHT, Batch, check_several, collect, split
-from userprofile.calls import Call, Calls, check_token
+from userprofile.calls import Call, Calls, check_token, without_waiting
 from userprofile.channel import ChannelOptions, Endpoint
-from userprofile.errors import UserNotFoundError, UserProfileError, unsendable
+from userprofile.errors import UserNotFoundError, UserProfileError, never_reached, unsendable
 from userprofile.health import HEALTH_REQUEST, health_check, is_serving
 from userprofile.options import TLS, CallOptions, Metadata
 from userprofile.user import User
@@ -20,14 +21,16 @@ from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
 
 DEFAULT_TARGET = "localhost:50051"
 DEFAULT_TIMEOUT = 5.0
-DEFAULT_RETRIES = 3
+DEFAULT_RETRIES = 4
+
+REFUSAL_TIMEOUT = 1.0  # seconds; gRPC refuses within milliseconds
 
 
 class UserProfileClient:
     """Asks a userprofile service. Safe to share between threads; close it, or use it in a `with` block.
 
     Connects with the first call to all addresses of the target, and again by itself whenever a connection is
-    lost. Calls go round robin to the servers that say of themselves that they are serving.
+    lost. Calls go to them round robin.
     """
 
     def __init__(
@@ -36,7 +39,8 @@ class UserProfileClient:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         retries: int = DEFAULT_RETRIES,
-        wait_for_ready: bool = False,
+        wait_for_ready: bool = True,
+        health_checking: bool = False,
         token: str | Callable[[], str] | None = None,
         allow_plaintext_token: bool = False,
         tls: TLS | None = None,
@@ -52,8 +56,11 @@ class UserProfileClient:
             timeout: Seconds that a call may take, retries included, unless it says otherwise.
             retries: How often a call is tried again, 0 to 4 times, where the service can't be reached. No call
                 changes anything, so that is safe; where most calls fail, gRPC stops retrying.
-            wait_for_ready: Whether calls wait for a server that can be reached, until their time is up, instead of
-                failing at once.
+            wait_for_ready: Whether calls wait for a server that can be reached, until their time is up, so that a
+                restart isn't felt; False lets them fail after the retries.
+            health_checking: Whether to watch each server's health by the standard protocol, and to leave those alone
+                that say NOT_SERVING. The watch carries no token, and a server or gateway that refuses it is not
+                called at all; without it, a retry goes to the next server.
             token: Sent with every call as `authorization: Bearer …`. A function is asked for it at each call, so it
                 should keep the token at hand until it expires.
             allow_plaintext_token: Allows sending the token without TLS to other machines, where anyone on the way
@@ -68,7 +75,9 @@ class UserProfileClient:
                 plaintext.
             OSError: a file of `tls` can't be read.
         """
-        self._endpoint = Endpoint(target, tls=tls, retries=retries, channel_options=channel_options)
+        self._endpoint = Endpoint(
+            target, tls=tls, retries=retries, health_checking=health_checking, channel_options=channel_options
+        )
         self._endpoint.check_token(token, allow_plaintext=allow_plaintext_token)
         self._calls = Calls(target, timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
         self.target = target
@@ -91,7 +100,7 @@ class UserProfileClient:
         try:
             response = self._stub.GetUser(pb.GetUserRequest(username=username), **call.arguments)
         except grpc.RpcError as error:
-            raise self._calls.failure(error, call) from None
+            raise self._error(error, call) from None
         except ValueError:  # how gRPC says that the channel was closed a moment ago
             self._calls.check_usable()
             raise
@@ -143,8 +152,8 @@ class UserProfileClient:
         Raises:
             UserProfileError: it gave no answer.
         """
-        call = self._begin(options)
-        # The client's own channel never gets through to a server that isn't serving.
+        # About now, so it doesn't wait; and a health-checked channel never gets through to a server that isn't serving.
+        call = self._begin(without_waiting(options))
         with self._open(self._endpoint.unbalanced) as channel:
             self._checking.add(channel)
             try:
@@ -186,6 +195,19 @@ class UserProfileClient:
         check_token(token)
         return self._calls.begin(token, **options)
 
+    def _error(self, error: Any, call: Call) -> UserProfileError:
+        """Returns the error of a call. One whose time was over before a server could be reached says so."""
+        failing = grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        if call.waited_in_vain(error.code()) and _state_of(self._channel) is failing:
+            try:  # while the channel fails, gRPC refuses this at once and sends nothing
+                health_check(self._channel)(HEALTH_REQUEST, timeout=REFUSAL_TIMEOUT, wait_for_ready=False)
+            except grpc.RpcError as refusal:
+                if refusal.code() is grpc.StatusCode.UNAVAILABLE:
+                    return never_reached(refusal, call.request_id, self.target, call.arguments["timeout"])
+            except ValueError:  # closed meanwhile
+                pass
+        return self._calls.failure(error, call)
+
     def _ask_ahead(self, usernames: Iterable[str], options: CallOptions) -> "Generator[_AskedBatch]":
         """Yields the batches in order, while the next few of them are asked for already."""
         asked: deque[_AskedBatch] = deque()
@@ -208,17 +230,19 @@ class UserProfileClient:
         except ValueError:
             self._calls.check_usable()
             raise
-        return _AskedBatch(batch, call, future, self._calls)
+        return _AskedBatch(batch, call, future, self._error)
 
 
 class _AskedBatch:
     """A batch on its way."""
 
-    def __init__(self, batch: Batch, call: Call, future: Any, calls: Calls) -> None:
+    def __init__(
+        self, batch: Batch, call: Call, future: Any, error_of: Callable[[Any, Call], UserProfileError]
+    ) -> None:
+        self._error_of = error_of
         self._batch = batch
         self._call = call
         self._future = future
-        self._calls = calls
 
     def outcomes(self) -> Iterable[tuple[str, Outcome]]:
         if self._future is None:
@@ -226,7 +250,7 @@ class _AskedBatch:
         try:
             response = self._future.result()
         except grpc.RpcError as error:
-            raise self._calls.failure(error, self._call) from None
+            raise self._error_of(error, self._call) from None
         results = understood(response, self._call.request_id).results
         return self._batch.outcomes(results, self._call.request_id)
 
@@ -239,3 +263,15 @@ class _AskedBatch:
     def cancel(self) -> None:
         if self._future is not None:
             self._future.cancel()
+
+
+def _state_of(channel: grpc.Channel) -> grpc.ChannelConnectivity | None:
+    """Returns the channel's state, which gRPC tells to those alone who subscribe to it."""
+    states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
+    try:
+        channel.subscribe(states.put)
+        return states.get(timeout=REFUSAL_TIMEOUT)
+    except (Empty, ValueError):  # ValueError: closed meanwhile
+        return None
+    finally:
+        channel.unsubscribe(states.put)

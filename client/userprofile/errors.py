@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from userprofile.gateways import in_words
 from userprofile.printable import printable, shortened
 from userprofile.user import User
 
@@ -88,8 +89,8 @@ class ProfileTooLargeError(UserProfileError):
 class ServiceUnavailableError(UserProfileError):
     """Raised when the service, or the storage behind it, can't be reached now.
 
-    The reason is `SERVICE_UNREACHABLE` where no server gave an answer: none can be connected to, each says of
-    itself that it isn't serving, or the connection was lost. gRPC says so by itself, and the message has its words.
+    The reason is `SERVICE_UNREACHABLE` where the service gave no answer: no server can be connected to, the connection
+    was lost, or a gateway answered in its place. gRPC says so by itself, and the message has its words.
     """
 
 
@@ -145,9 +146,10 @@ def from_rpc_error(error: Any, request_id: str | None, *, target: str, timeout: 
         timeout: The seconds that the call had.
     """
     code = error.code()
-    message = error.details() or code.name
+    details = error.details() or code.name
+    message = in_words(details)
     status = _status_of(error) or status_pb2.Status()
-    if not status.details:  # these are gRPC's own words, or a proxy's
+    if message is details and not status.details:  # these are gRPC's own words, or a proxy's
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             waited = f"within {timeout:.3g} s" if timeout > 0 else "since its time was over before it began"
             message = f"no answer from {target} {waited} ({message})"
@@ -157,6 +159,19 @@ def from_rpc_error(error: Any, request_id: str | None, *, target: str, timeout: 
                 f" ({message})"
             )
     return _make(code, message, status, request_id)
+
+
+def never_reached(refusal: Any, request_id: str | None, target: str, timeout: float) -> UserProfileError:
+    """Returns the error of a call that waited for a server until its time was over.
+
+    Args:
+        refusal: The grpc.RpcError with what gRPC last saw.
+        request_id: That of the call.
+        target: Whom the call wanted to reach.
+        timeout: The seconds that it had.
+    """
+    message = f"no server at {target} could be reached within {timeout:.3g} s: {refusal.details()}"
+    return _make(grpc.StatusCode.UNAVAILABLE, message, status_pb2.Status(), request_id)
 
 
 def from_status(status: status_pb2.Status, request_id: str | None) -> UserProfileError:

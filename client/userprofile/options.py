@@ -41,7 +41,8 @@ class CallOptions(TypedDict, total=False):
     timeout: float | None
     """Seconds that the call may take, retries included; None, the default, is the client's own timeout."""
     wait_for_ready: bool | None
-    """Whether to wait until a server can be reached, or the time is up; None, the default, is the client's own."""
+    """Whether to wait until a server can be reached, or the time is up; None, the default, is the client's own,
+    and for `check_health` False."""
     request_id: str | None
     """Finds the call in the server's log: up to 128 visible ASCII characters. By default a new one."""
     metadata: Metadata

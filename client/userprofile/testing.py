@@ -102,7 +102,7 @@ class FakeUserProfileServer:
         self.delay = 0.0
 
     def set_serving(self, serving: bool) -> None:
-        """Says by the health service whether calls are welcome. Clients stay away from a server that isn't serving."""
+        """Says by the health service whether calls are welcome. Clients with `health_checking` then stay away."""
         status = health_pb2.HealthCheckResponse
         for service in ("", SERVICE_NAME):
             self._health.set(service, status.SERVING if serving else status.NOT_SERVING)

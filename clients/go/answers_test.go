@@ -115,7 +115,7 @@ func TestUnavailableWithoutAReasonIsUnreachable(t *testing.T) {
 	listener.Close()
 	for name, target := range map[string]string{"a proxy's": server.address, "gRPC's": listener.Addr().String()} {
 		t.Run(name, func(t *testing.T) {
-			err := getUser(t, newClient(t, target, userprofile.Config{}))
+			err := getUser(t, newClient(t, target, userprofile.Config{FailFast: true}))
 			failure, ok := errors.AsType[*userprofile.Error](err)
 			if !ok || failure.Code != codes.Unavailable || failure.Reason != userprofile.Unreachable {
 				t.Errorf("got %v, want Unavailable and %s", err, userprofile.Unreachable)

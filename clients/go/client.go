@@ -1,9 +1,9 @@
 // Package userprofile asks a userprofile service who a user is.
 //
 // A [Client] is made once, shared by all goroutines and closed at the end. It
-// spreads its calls over all addresses of the target, leaves out servers whose
-// health check says that they don't serve, and tries again what a server was
-// unavailable for. Every call has a deadline.
+// spreads its calls over all addresses of the target, waits for a server that
+// can be reached, and tries again what a server was unavailable for. Every call
+// has a deadline.
 //
 // The generated stubs are in userprofile/clients/go/gen/userprofile/v1.
 package userprofile
@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	_ "google.golang.org/grpc/health" // makes healthCheckConfig work
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
@@ -37,24 +38,39 @@ const keepaliveTime = 30 * time.Second
 // into their names.
 const maxResponseBytes = 64 * 1024 * 1024
 
-// A failure takes a token, an answer gives a tenth of one back, and at half of
-// them there are no retries: one lost server among several is made up for, a
-// service that is down isn't hit with four times the load for long.
+// reconnect is between attempts to connect again. gRPC's own, a second to two
+// minutes, outlasts every deadline once a server has been away for a while.
+var reconnect = grpc.ConnectParams{
+	Backoff: backoff.Config{
+		BaseDelay:  100 * time.Millisecond,
+		MaxDelay:   1000 * time.Millisecond,
+		Multiplier: backoff.DefaultConfig.Multiplier,
+		Jitter:     backoff.DefaultConfig.Jitter,
+	},
+	MinConnectTimeout: 20 * time.Second, // gRPC's own
+}
+
+// Each failure costs a token, each success returns one (the core of other
+// languages takes 1 for 0), and there are no retries below half of maxTokens: a lost server among several is made up for,
+// and so is for any time one that has lost its store; a service that is down
+// isn't hit with five times the load for long.
 const serviceConfig = `{
+	%s
 	"loadBalancingConfig": [{"round_robin": {}}],
-	"healthCheckConfig": {"serviceName": "userprofile.v1.UserProfileService"},
-	"retryThrottling": {"maxTokens": 1000, "tokenRatio": 0.1},
+	"retryThrottling": {"maxTokens": 1000, "tokenRatio": 0.999},
 	"methodConfig": [{
 		"name": [{"service": "userprofile.v1.UserProfileService"}],
 		"retryPolicy": {
-			"maxAttempts": 4,
+			"maxAttempts": 5,
 			"initialBackoff": "0.05s",
-			"maxBackoff": "1s",
-			"backoffMultiplier": 2,
-			"retryableStatusCodes": ["UNAVAILABLE"]
+			"maxBackoff": "2s",
+			"backoffMultiplier": 4,
+			"retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"]
 		}
 	}]
 }`
+
+const healthChecking = `"healthCheckConfig": {"serviceName": "userprofile.v1.UserProfileService"},`
 
 // User is the public profile of a user. A field that the profile lacks is nil;
 // an empty string and false are values.
@@ -87,15 +103,20 @@ func NewClient(target string, config Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	health := ""
+	if config.HealthChecking {
+		health = healthChecking
+	}
 	options = append(options,
-		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithDefaultServiceConfig(fmt.Sprintf(serviceConfig, health)),
 		grpc.WithDisableServiceConfig(), // else that of a DNS TXT record would replace it
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time:                keepaliveTime,
 			Timeout:             10 * time.Second,
 			PermitWithoutStream: true,
 		}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes)),
+		grpc.WithConnectParams(reconnect),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes), grpc.WaitForReady(!config.FailFast)),
 	)
 	conn, err := grpc.NewClient(target, append(options, config.DialOptions...)...)
 	if err != nil {
@@ -119,7 +140,7 @@ func (c *Client) GetUser(ctx context.Context, username string) (*User, error) {
 	var trailer metadata.MD
 	response, err := c.stub.GetUser(ctx, &userprofilev1.GetUserRequest{Username: username}, grpc.Trailer(&trailer))
 	if err != nil {
-		return nil, newError(status.Convert(err), trailer)
+		return nil, newError(inWords(status.Convert(err)), trailer)
 	}
 	user := response.GetUser()
 	if user == nil || user.GetUsername() != username {
@@ -143,7 +164,7 @@ func (c *Client) BatchGetUsers(ctx context.Context, usernames []string) ([]Resul
 	request := &userprofilev1.BatchGetUsersRequest{Usernames: usernames}
 	response, err := c.stub.BatchGetUsers(ctx, request, grpc.Trailer(&trailer))
 	if err != nil {
-		return nil, newError(status.Convert(err), trailer)
+		return nil, newError(inWords(status.Convert(err)), trailer)
 	}
 	if len(response.GetResults()) != len(usernames) {
 		return nil, newError(notUnderstood, trailer)

@@ -31,14 +31,14 @@ func TestRetries(t *testing.T) {
 	}{
 		"until it works": {
 			func(_ context.Context, attempt int) error {
-				if attempt < 4 {
+				if attempt < 5 {
 					return unavailable
 				}
 				return nil
-			}, 4, codes.OK,
+			}, 5, codes.OK,
 		},
-		"four attempts at most": {
-			func(context.Context, int) error { return unavailable }, 4, codes.Unavailable,
+		"five attempts at most": {
+			func(context.Context, int) error { return unavailable }, 5, codes.Unavailable,
 		},
 		"not against the server's pushback": {
 			func(ctx context.Context, _ int) error {
@@ -132,7 +132,7 @@ func TestLargeResponses(t *testing.T) {
 	}
 }
 
-func TestCallsGoToAllAddressesThatServe(t *testing.T) {
+func TestHealthCheckingLeavesOutWhoDoesNotServe(t *testing.T) {
 	first, second, third := startFakeServer(t), startFakeServer(t), startFakeServer(t)
 	third.health.SetServingStatus(userprofilev1.UserProfileService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_NOT_SERVING)
 	addresses := manual.NewBuilderWithScheme("test")
@@ -141,7 +141,10 @@ func TestCallsGoToAllAddressesThatServe(t *testing.T) {
 		{Addresses: []resolver.Address{{Addr: second.address}}},
 		{Addresses: []resolver.Address{{Addr: third.address}}},
 	}})
-	client := newClient(t, "test:///all", userprofile.Config{DialOptions: []grpc.DialOption{grpc.WithResolvers(addresses)}})
+	client := newClient(t, "test:///all", userprofile.Config{
+		HealthChecking: true,
+		DialOptions:    []grpc.DialOption{grpc.WithResolvers(addresses)},
+	})
 
 	// Connecting takes each its time, so calls go on until both were asked.
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

@@ -33,6 +33,17 @@ type Config struct {
 	// [DefaultTimeout].
 	Timeout time.Duration
 
+	// FailFast lets calls fail, after their retries, where no server can be
+	// reached. Otherwise they wait for one until their deadline, so that a
+	// restart isn't felt.
+	FailFast bool
+
+	// HealthChecking watches each server's health by the standard protocol, and
+	// leaves those alone that say NOT_SERVING. The watch carries no token, and a
+	// server or gateway that refuses it is not called at all; without it, a
+	// retry goes to the next server.
+	HealthChecking bool
+
 	// DialOptions come after, and so win over, what the fields above set:
 	// tracing, keepalive and the like.
 	DialOptions []grpc.DialOption

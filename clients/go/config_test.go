@@ -140,7 +140,7 @@ func TestTLSRefusesAServerOfAnotherCA(t *testing.T) {
 	server := newAuthority(t).startTLSServer(t, tls.NoClientCert)
 	for name, ca := range map[string]string{"the system's": "", "another": newAuthority(t).ca} {
 		t.Run(name, func(t *testing.T) {
-			checkNeverCalled(t, server, newClient(t, server.address, userprofile.Config{TLS: loadTLS(t, ca, "", "")}))
+			checkNeverCalled(t, server, newClient(t, server.address, userprofile.Config{FailFast: true, TLS: loadTLS(t, ca, "", "")}))
 		})
 	}
 }
@@ -148,7 +148,7 @@ func TestTLSRefusesAServerOfAnotherCA(t *testing.T) {
 func TestMutualTLS(t *testing.T) {
 	a := newAuthority(t)
 	server := a.startTLSServer(t, tls.RequireAndVerifyClientCert)
-	checkNeverCalled(t, server, newClient(t, server.address, userprofile.Config{TLS: loadTLS(t, a.ca, "", "")}))
+	checkNeverCalled(t, server, newClient(t, server.address, userprofile.Config{FailFast: true, TLS: loadTLS(t, a.ca, "", "")}))
 	if err := getUser(t, newClient(t, server.address, userprofile.Config{TLS: loadTLS(t, a.ca, a.clientCert, a.clientKey)})); err != nil {
 		t.Error(err)
 	}
@@ -280,6 +280,7 @@ func TestTokenOverPlaintextToAnotherMachineIfAskedFor(t *testing.T) {
 func TestTokenIsNotSentWhereLocalhostIsAnotherMachine(t *testing.T) {
 	server := startFakeServer(t)
 	checkNeverCalled(t, server, newClient(t, "localhost:50051", userprofile.Config{
+		FailFast:    true,
 		Token:       "secret",
 		DialOptions: []grpc.DialOption{dialInstead(server)},
 	}))

@@ -18,7 +18,7 @@ import (
 // nobody has.
 var ErrUserNotFound = errors.New("userprofile: there is no such user")
 
-// Unreachable is the client's own reason for UNAVAILABLE: no server gave an
+// Unreachable is the client's own reason for UNAVAILABLE: the service gave no
 // answer.
 const Unreachable = "SERVICE_UNREACHABLE"
 

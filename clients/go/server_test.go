@@ -22,6 +22,7 @@ type fakeServer struct {
 	userprofilev1.UnimplementedUserProfileServiceServer
 	address string
 	health  *health.Server
+	stop    func()
 	fail    func(ctx context.Context, attempt int) error
 	user    *userprofilev1.GetUserResponse       // instead of whoever is asked for
 	batch   *userprofilev1.BatchGetUsersResponse // likewise
@@ -64,18 +65,26 @@ func (s *fakeServer) attempts() []metadata.MD {
 
 func startFakeServer(t *testing.T, options ...grpc.ServerOption) *fakeServer {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	fake := &fakeServer{address: "127.0.0.1:0", health: health.NewServer()}
+	fake.start(t, options...)
+	return fake
+}
+
+// start listens, again on the same port if the server was stopped.
+func (s *fakeServer) start(t *testing.T, options ...grpc.ServerOption) {
+	t.Helper()
+	listener, err := net.Listen("tcp", s.address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fake := &fakeServer{address: listener.Addr().String(), health: health.NewServer()}
-	fake.health.SetServingStatus(userprofilev1.UserProfileService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
-	server := grpc.NewServer(append(options, grpc.UnaryInterceptor(fake.intercept))...)
-	userprofilev1.RegisterUserProfileServiceServer(server, fake)
-	healthpb.RegisterHealthServer(server, fake.health)
+	s.address = listener.Addr().String()
+	s.health.SetServingStatus(userprofilev1.UserProfileService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
+	server := grpc.NewServer(append(options, grpc.UnaryInterceptor(s.intercept))...)
+	userprofilev1.RegisterUserProfileServiceServer(server, s)
+	healthpb.RegisterHealthServer(server, s.health)
 	go server.Serve(listener)
+	s.stop = server.Stop
 	t.Cleanup(server.Stop)
-	return fake
 }
 
 func newClient(t *testing.T, target string, config userprofile.Config) *userprofile.Client {

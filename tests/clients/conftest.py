@@ -1,3 +1,4 @@
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,3 +18,11 @@ def make_client(request: pytest.FixtureRequest) -> Iterator[MakeClient]:
 def client(make_client: MakeClient, address: str) -> Any:
     """A client of the real server."""
     return make_client(address)
+
+
+@pytest.fixture
+def unused_target() -> Iterator[str]:
+    """An address that refuses connections."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{unused.getsockname()[1]}"

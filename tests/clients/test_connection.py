@@ -26,13 +26,13 @@ TOKEN = "a-token-for-the-tests"
 
 
 class TestRetries:
-    def test_are_made_up_to_three_times_where_the_service_is_unavailable(
+    def test_are_made_up_to_four_times_where_the_service_is_unavailable(
         self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
     ) -> None:
         fake_userprofile.fail("STORE_UNAVAILABLE")
         with raises(userprofile.ServiceUnavailableError):
             make_client(fake_userprofile.target).get_user("johndoe")
-        assert len(fake_userprofile.requests) == 4
+        assert len(fake_userprofile.requests) == 5
         assert len({request.metadata["x-request-id"] for request in fake_userprofile.requests}) == 1
 
     def test_are_made_as_often_as_the_client_is_told(
@@ -64,7 +64,7 @@ class TestRetries:
 
         with ThreadPoolExecutor(50) as callers:
             list(callers.map(ask, range(600)))
-        assert len(fake_userprofile.requests) < 1800  # not 2400
+        assert len(fake_userprofile.requests) < 1800  # not 3000
 
     def test_a_call_succeeds_once_one_of_them_does(
         self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
@@ -95,8 +95,12 @@ class TestSeveralServers:
             server.stop()
 
     @pytest.fixture
-    def client(self, make_client: MakeClient, servers: list[FakeUserProfileServer]) -> Any:
-        client = make_client("ipv4:" + ",".join(server.target for server in servers), wait_for_ready=True)
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    @pytest.fixture
+    def client(self, make_client: MakeClient, servers: list[FakeUserProfileServer], options: dict[str, Any]) -> Any:
+        client = make_client("ipv4:" + ",".join(server.target for server in servers), **options)
 
         def all_are_asked() -> bool:
             client.get_user("johndoe")
@@ -118,6 +122,27 @@ class TestSeveralServers:
                 servers[0].stop()
             assert client.get_user("johndoe") == User("johndoe")
 
+    def test_one_that_has_lost_its_store_is_made_up_for(
+        self, client: Any, servers: list[FakeUserProfileServer]
+    ) -> None:
+        servers[0].set_serving(False)
+        servers[0].fail("STORE_UNAVAILABLE")
+        for _ in range(30):  # a retry goes to the next in turn
+            assert client.get_user("johndoe") == User("johndoe")
+        assert servers[0].requests
+
+        def ask(_number: int) -> bool:
+            try:
+                return bool(client.get_user("johndoe", timeout=60))
+            except userprofile.ServiceUnavailableError:
+                return False
+
+        with ThreadPoolExecutor(50) as callers:
+            found = sum(callers.map(ask, range(3000)))
+        # Among many calls a retry may meet the same server, but five times in one of 243: retries haven't ended.
+        assert found > 2940
+
+    @pytest.mark.parametrize("options", [{"health_checking": True}])
     def test_one_that_says_it_is_not_serving_is_left_alone(
         self, client: Any, servers: list[FakeUserProfileServer]
     ) -> None:
@@ -133,6 +158,7 @@ class TestSeveralServers:
         servers[0].set_serving(True)
         eventually(lambda: client.get_user("johndoe") and servers[0].requests, "it is asked again")
 
+    @pytest.mark.parametrize("options", [{"health_checking": True}])
     def test_where_none_is_serving_the_client_says_so_itself(
         self, client: Any, servers: list[FakeUserProfileServer]
     ) -> None:
@@ -147,8 +173,8 @@ class TestSeveralServers:
             return False
 
         eventually(is_unreachable, "no server is serving")
-        with raises(userprofile.DeadlineExceededError):
-            client.get_user("johndoe", wait_for_ready=True, timeout=0.1)
+        with raises(userprofile.ServiceUnavailableError, match="within 0.1 s"):
+            client.get_user("johndoe", timeout=0.1)
 
 
 def test_a_client_connects_again_by_itself(make_client: MakeClient, user_store_url: str) -> None:
@@ -156,9 +182,9 @@ def test_a_client_connects_again_by_itself(make_client: MakeClient, user_store_u
         client = make_client(address)
         assert client.get_user("johndoe")
     with raises(userprofile.ServiceUnavailableError):
-        client.get_user("johndoe")
+        client.get_user("johndoe", wait_for_ready=False)
     with UserProfileServer(ServeSettings(store=user_store_url, listen=address)):
-        assert client.get_user("johndoe", wait_for_ready=True, timeout=20).full_name == "John Doe"
+        assert client.get_user("johndoe", timeout=20).full_name == "John Doe"
 
 
 class SecureServer:
@@ -224,7 +250,7 @@ class TestTLS:
         with self.serving(trustme.CA()) as server:
             for tls in (TLS(ca=ca), TLS()):
                 with raises(userprofile.ServiceUnavailableError, match="(?i)certificate") as caught:
-                    make_client(server.target, tls=tls).get_user("johndoe")
+                    make_client(server.target, tls=tls).get_user("johndoe", timeout=1)
                 assert caught.value.reason == "SERVICE_UNREACHABLE"
 
     def test_a_server_with_another_name_is_not_trusted_unless_the_name_is_said(

@@ -12,6 +12,20 @@ from userprofile.client import DEFAULT_RETRIES
 
 CLIENTS = Path(__file__).parent.parent.parent / "clients"
 
+RECONNECT = {
+    "go": [r"BaseDelay: +{first} \* time\.Millisecond", r"MaxDelay: +{longest} \* time\.Millisecond"],
+    "node": [r"first: {first}\b", r"longest: {longest}\b"],
+    "java": [r"LONGEST = Duration\.ofMillis\({longest}\)"],
+}
+"""Between attempts to connect again; grpc-java's first pause can't be set."""
+
+WAITS = {
+    "go": r"WaitForReady\(!config\.FailFast\)",
+    "node": r"waitForReady = true",
+    "java": r"if \(!failFast\) \{\s+stub = stub\.withWaitForReady\(\)",
+}
+"""Calls wait for a server by default."""
+
 SOURCES = {
     "go": CLIENTS / "go/client.go",
     "node": CLIENTS / "node/src/connection.ts",
@@ -39,9 +53,11 @@ def test_policy(language: str, options: dict[str, Any]) -> None:
     code = source(language)
     for key, value in [*policy.items(), *config["retryThrottling"].items()]:
         if isinstance(value, list):
-            [value] = value
+            value = ", ".join(value)
         assert re.search(rf"\b{key}[:,]\s*(\[|List\.of\()?{re.escape(str(value))}(\.0)?[\]),}}\n ]", code), (key, value)
     assert "round_robin" in code
+    # A switch, off by default: what a channel's health watch is worth stands in docs/architecture.md.
+    assert "healthCheckConfig" not in config
     if language != "node":  # grpc-js has no health checks on the client's side
         assert "healthCheckConfig" in code
 
@@ -60,4 +76,9 @@ def test_channel(language: str, time: str, timeout: str, size: str, options: dic
     assert rest == 0
     assert re.search(time.format(options["grpc.keepalive_time_ms"] // 1000), code)
     assert re.search(timeout.format(options["grpc.keepalive_timeout_ms"] // 1000), code)
+    # A second at most between attempts to connect again, where a language can be told at all the first pause too.
+    first, longest = (options[f"grpc.{name}_reconnect_backoff_ms"] for name in ("initial", "max"))
+    for pattern in RECONNECT[language]:
+        assert re.search(pattern.format(first=first, longest=longest), code), pattern
+    assert re.search(WAITS[language], code)
     assert re.search(size.format(rf"{mebibytes} \* 1024 \* 1024"), code)

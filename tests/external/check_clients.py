@@ -13,7 +13,7 @@ from tests.canary import look
 CLIENTS = Path(__file__).parent.parent.parent / "clients"
 
 COMMANDS = {
-    "go": ["go", "test", "-count=1", "-timeout", "120s", "./..."],
+    "go": ["go", "test", "-count=1", "-timeout", "400s", "./..."],
     "node": ["npm", "test"],
     "java": ["mvn", "--batch-mode", "--quiet", "verify"],
 }

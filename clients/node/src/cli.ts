@@ -70,6 +70,7 @@ function connect(): { username: string; client: UserProfileClient } {
       throw new TypeError("--ca, --cert and --key need --tls");
     const client = new UserProfileClient(target, {
       token: process.env.USERPROFILE_TOKEN,
+      waitForReady: false, // a person hears soon that nobody answers
       tls: tls ? { ca: read(ca), cert: read(cert), key: read(key) } : undefined,
     });
     return { username, client };

@@ -1,7 +1,8 @@
 import {
   type CallOptions,
   type ClientUnaryCall,
-  type Metadata,
+  connectivityState,
+  Metadata,
   type ServiceError,
   status,
 } from "@grpc/grpc-js";
@@ -9,6 +10,7 @@ import { type ConnectionOptions, prepareConnection } from "./connection.js";
 import {
   fromServiceError,
   fromStatus,
+  neverReached,
   notUnderstood,
   requestIdOf,
   UserProfileError,
@@ -17,6 +19,8 @@ import {
   type User,
   UserProfileServiceClient,
 } from "./gen/userprofile/v1/user_profile.js";
+
+const REFUSAL_TIMEOUT_MS = 1000;
 
 /** How to connect, and how long calls may take. */
 export interface ClientOptions extends ConnectionOptions {
@@ -162,8 +166,37 @@ export class UserProfileClient {
         );
       });
     } catch (error) {
-      throw isServiceError(error) ? fromServiceError(error) : error;
+      if (!isServiceError(error)) throw error;
+      throw (await this.#lastFailure(error)) ?? fromServiceError(error);
     }
+  }
+
+  /** Returns why a call was over before any server could be reached, if so. */
+  async #lastFailure({
+    code,
+  }: ServiceError): Promise<UserProfileError | undefined> {
+    if (code !== status.DEADLINE_EXCEEDED) return undefined;
+    if (!this.#metadata.getOptions().waitForReady) return undefined;
+    try {
+      const state = this.#stub.getChannel().getConnectivityState(false);
+      if (state !== connectivityState.TRANSIENT_FAILURE) return undefined;
+      // While the channel fails, gRPC refuses this at once and sends nothing.
+      const refusal = await new Promise<ServiceError | null>((resolve) =>
+        this.#stub.makeUnaryRequest(
+          "/grpc.health.v1.Health/Check",
+          () => Buffer.alloc(0),
+          () => null,
+          null,
+          new Metadata(),
+          { deadline: Date.now() + REFUSAL_TIMEOUT_MS },
+          resolve,
+        ),
+      );
+      if (refusal?.code === status.UNAVAILABLE) return neverReached(refusal);
+    } catch {
+      // The client was closed meanwhile.
+    }
+    return undefined;
   }
 }
 

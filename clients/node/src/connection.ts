@@ -25,6 +25,12 @@ export interface ConnectionOptions {
   token?: string | undefined;
   /** Let the network read the token: send it in plaintext, wherever to. */
   allowPlaintextToken?: boolean | undefined;
+  /**
+   * Whether calls wait for a server that can be reached, until their time is up,
+   * so that a restart isn't felt; true by default. Else they fail after their
+   * retries.
+   */
+  waitForReady?: boolean | undefined;
 }
 
 /** What a stub is made of, and the metadata of its calls. */
@@ -36,23 +42,30 @@ export interface Connection {
 
 const SERVICE_CONFIG = {
   loadBalancingConfig: [{ round_robin: {} }],
-  // A failure takes a token, an answer gives a tenth of one back, and at half of
-  // them there are no retries: one lost server among several is made up for, a
-  // service that is down isn't hit with four times the load for long.
-  retryThrottling: { maxTokens: 1000, tokenRatio: 0.1 },
+  // Each failure costs a token, each success returns one, and there are no
+  // retries below half of maxTokens: a lost server among several is made up for,
+  // and so is for any time one that has lost its store; a service that is down
+  // isn't hit with five times the load for long.
+  retryThrottling: { maxTokens: 1000, tokenRatio: 0.999 },
   methodConfig: [
     {
       name: [{ service: "userprofile.v1.UserProfileService" }],
       retryPolicy: {
-        maxAttempts: 4,
+        maxAttempts: 5,
         initialBackoff: "0.05s",
-        maxBackoff: "1s",
-        backoffMultiplier: 2,
-        retryableStatusCodes: ["UNAVAILABLE"],
+        maxBackoff: "2s",
+        backoffMultiplier: 4,
+        retryableStatusCodes: ["UNAVAILABLE", "CANCELLED"],
       },
     },
   ],
 };
+
+/**
+ * Between attempts to connect again. gRPC's own, a second to two minutes,
+ * outlasts every deadline once a server has been away for a while.
+ */
+const RECONNECT_MS = { first: 100, longest: 1000 };
 
 /** Between two pings on a quiet connection; our servers allow one every 20 s. */
 const KEEPALIVE_MS = 30_000;
@@ -65,7 +78,12 @@ export function prepareConnection(
   target: string,
   options: ConnectionOptions,
 ): Connection {
-  const { tls, token, allowPlaintextToken = false } = options;
+  const {
+    tls,
+    token,
+    allowPlaintextToken = false,
+    waitForReady = true,
+  } = options;
   if (target === "" || /^https?:/i.test(target)) {
     throw new TypeError(
       `The target must be like "localhost:50051", not "${target}"`,
@@ -86,11 +104,13 @@ export function prepareConnection(
       "grpc.keepalive_time_ms": KEEPALIVE_MS,
       "grpc.keepalive_timeout_ms": 10_000,
       "grpc.keepalive_permit_without_calls": 1,
+      "grpc.initial_reconnect_backoff_ms": RECONNECT_MS.first,
+      "grpc.max_reconnect_backoff_ms": RECONNECT_MS.longest,
       "grpc.max_receive_message_length": MAX_RESPONSE_BYTES,
       // To a proxy from the environment, loopback would be the proxy itself.
       "grpc.enable_http_proxy": local ? 0 : 1,
     },
-    metadata: tokenMetadata(token),
+    metadata: tokenMetadata(token, waitForReady),
   };
 }
 
@@ -106,8 +126,11 @@ function tlsCredentials(tls: TlsOptions): ChannelCredentials {
   }
 }
 
-function tokenMetadata(token: string | undefined): Metadata {
-  const metadata = new Metadata();
+function tokenMetadata(
+  token: string | undefined,
+  waitForReady: boolean,
+): Metadata {
+  const metadata = new Metadata({ waitForReady });
   if (token !== undefined) {
     // gRPC would refuse it too, but with the token in its message.
     if (!/^[\x21-\x7e]+$/.test(token)) {

@@ -7,6 +7,7 @@ import {
   RequestInfo,
 } from "./gen/google/rpc/error_details.js";
 import { Status } from "./gen/google/rpc/status.js";
+import { inWords } from "./gateway.js";
 
 const DOMAIN = "userprofile";
 
@@ -74,7 +75,17 @@ export function fromServiceError(cause: ServiceError): UserProfileError {
     return told?.code === cause.code ? told.details : [];
   });
   const requestId = requestIdOf(cause.metadata);
-  return make(cause.code, cause.details, { requestId, ...details }, { cause });
+  const message = inWords(cause.details);
+  return make(cause.code, message, { requestId, ...details }, { cause });
+}
+
+/**
+ * Returns the error of a call that waited for a server until its time was over;
+ * `cause` has what gRPC last saw.
+ */
+export function neverReached(cause: ServiceError): UserProfileError {
+  const message = `No server could be reached in time: ${cause.details}`;
+  return make(status.UNAVAILABLE, message, {}, { cause });
 }
 
 /** Returns the error that stands for one result of a batch. */

@@ -131,8 +131,8 @@ describe("the README's example", () => {
 });
 
 describe("retries", () => {
-  test("a store that is down is asked four times", async () => {
-    assert.deepEqual(await previousAttempts("down"), ["3"]);
+  test("a store that is down is asked five times", async () => {
+    assert.deepEqual(await previousAttempts("down"), ["4"]);
   });
 
   test("a slow store is asked once, because the server says so", async () => {

@@ -27,17 +27,17 @@ function unavailable(times: number, pushback?: string): Failure[] {
 
 describe("retries", () => {
   test("a server that comes back is asked again", async (t) => {
-    const { client, calls } = await connect(t, unavailable(3));
+    const { client, calls } = await connect(t, unavailable(4));
     assert.equal((await client.getUser("johndoe")).username, "johndoe");
-    assert.equal(calls.length, 4);
+    assert.equal(calls.length, 5);
   });
 
-  test("there are at most four attempts", async (t) => {
-    const { client, calls } = await connect(t, unavailable(4));
+  test("there are at most five attempts", async (t) => {
+    const { client, calls } = await connect(t, unavailable(5));
     await assert.rejects(client.getUser("johndoe"), {
       code: status.UNAVAILABLE,
     });
-    assert.equal(calls.length, 4);
+    assert.equal(calls.length, 5);
   });
 
   test("none follows where the server forbids it", async (t) => {

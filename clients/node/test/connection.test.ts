@@ -27,6 +27,7 @@ function connect(
 ): UserProfileClient {
   const client = new UserProfileClient(target, {
     timeoutMs: 20_000,
+    waitForReady: false, // a server that is refused is said to be so at once
     ...options,
   });
   t.after(() => client.close());

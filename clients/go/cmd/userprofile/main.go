@@ -31,7 +31,10 @@ func main() {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	config := userprofile.Config{Token: os.Getenv("USERPROFILE_TOKEN")}
+	config := userprofile.Config{
+		Token:    os.Getenv("USERPROFILE_TOKEN"),
+		FailFast: true, // a person hears soon that nobody answers
+	}
 	flags := flag.NewFlagSet("userprofile get", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {

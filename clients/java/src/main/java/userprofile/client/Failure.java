@@ -75,6 +75,10 @@ public record Failure(
 
   static Failure from(StatusRuntimeException error) {
     Metadata trailers = error.getTrailers();
+    Status status = Gateway.inWords(error.getStatus());
+    if (status != error.getStatus()) {
+      return from(StatusProto.fromStatusAndTrailers(status, null), trailers);
+    }
     try {
       return from(StatusProto.fromThrowable(error), trailers);
     } catch (IllegalArgumentException malformedOrContradictingDetails) {

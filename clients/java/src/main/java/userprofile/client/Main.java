@@ -5,7 +5,10 @@ import java.io.PrintStream;
 import java.time.Duration;
 import java.util.Optional;
 
-/** The command {@code get USERNAME}, which asks the service at {@code USERPROFILE_TARGET}. */
+/**
+ * The command {@code get USERNAME}, which asks the service at {@code USERPROFILE_TARGET}, with the
+ * token in {@code USERPROFILE_TOKEN} if there is one.
+ */
 public final class Main {
 
   private static final String DEFAULT_TARGET = "localhost:50051";
@@ -29,10 +32,19 @@ public final class Main {
       err.println("usage: get USERNAME");
       return 2;
     }
-    try (var client =
+    var builder =
         UserProfileClient.builder(target, InsecureChannelCredentials.create())
             .timeout(timeout)
-            .build()) {
+            .failFast(); // a person hears soon that nobody answers
+    try {
+      Optional.ofNullable(System.getenv("USERPROFILE_TOKEN"))
+          .filter(token -> !token.isEmpty())
+          .ifPresent(builder::token);
+    } catch (IllegalArgumentException error) {
+      err.println("error: USERPROFILE_TOKEN: " + error.getMessage());
+      return 2;
+    }
+    try (var client = builder.build()) {
       Optional<User> user = client.findUser(arguments[1]);
       if (user.isEmpty()) {
         err.println("error: there is no such user");

@@ -2,6 +2,7 @@ package userprofile.client;
 
 import static java.util.Map.entry;
 
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import userprofile.v1.UserProfileServiceGrpc;
@@ -11,11 +12,11 @@ final class ServiceConfig {
 
   private static final Map<String, ?> RETRY_POLICY =
       Map.ofEntries(
-          entry("maxAttempts", 4.0),
+          entry("maxAttempts", 5.0),
           entry("initialBackoff", "0.05s"),
-          entry("maxBackoff", "1s"),
-          entry("backoffMultiplier", 2.0),
-          entry("retryableStatusCodes", List.of("UNAVAILABLE")));
+          entry("maxBackoff", "2s"),
+          entry("backoffMultiplier", 4.0),
+          entry("retryableStatusCodes", List.of("UNAVAILABLE", "CANCELLED")));
 
   private static final Map<String, ?> METHODS =
       Map.of(
@@ -25,19 +26,27 @@ final class ServiceConfig {
           RETRY_POLICY);
 
   /**
-   * A failure takes a token, an answer gives a tenth of one back, and at half of them there are no
-   * retries: one lost server among several is made up for, a service that is down isn't hit with
-   * four times the load for long.
+   * Each failure costs a token, each success returns one, and there are no retries below half of
+   * maxTokens: a lost server among several is made up for, and so is for any time one that has lost
+   * its store; a service that is down isn't hit with five times the load for long.
    */
-  private static final Map<String, ?> THROTTLING = Map.of("maxTokens", 1000.0, "tokenRatio", 0.1);
+  private static final Map<String, ?> THROTTLING = Map.of("maxTokens", 1000.0, "tokenRatio", 0.999);
 
   /** In the shape of JSON, as gRPC wants it: every number is a double. */
   static final Map<String, ?> DEFAULT =
       Map.of(
           "loadBalancingConfig", List.of(Map.of("round_robin", Map.of())),
-          "healthCheckConfig", Map.of("serviceName", UserProfileServiceGrpc.SERVICE_NAME),
           "retryThrottling", THROTTLING,
           "methodConfig", List.of(METHODS));
 
+  /** The same with a watch of each server's health. */
+  static final Map<String, ?> HEALTH_CHECKING = withHealthChecking();
+
   private ServiceConfig() {}
+
+  private static Map<String, ?> withHealthChecking() {
+    Map<String, Object> config = new HashMap<>(DEFAULT);
+    config.put("healthCheckConfig", Map.of("serviceName", UserProfileServiceGrpc.SERVICE_NAME));
+    return config;
+  }
 }

@@ -27,8 +27,9 @@ import userprofile.v1.UserProfileServiceGrpc.UserProfileServiceBlockingStub;
  * Asks a userprofile service.
  *
  * <p>Safe to share between threads: make one and close it at the end. It connects with the first
- * call, and again by itself whenever a connection is lost. Calls that the service could not answer
- * just now (UNAVAILABLE) are retried within their deadline, unless the server asks for no more.
+ * call, and again by itself whenever a connection is lost; calls wait for a server within their deadline.
+ * What the service could not answer just now (UNAVAILABLE) is retried within it, unless the server
+ * asks for no more.
  *
  * <p>Every call throws {@link UserProfileException} if it fails, also for an answer that it doesn't
  * understand.
@@ -162,6 +163,8 @@ public final class UserProfileClient implements AutoCloseable {
     private Duration timeout = Duration.ofSeconds(5);
     private Optional<BearerToken> token = Optional.empty();
     private boolean tokenOverPlaintext;
+    private boolean failFast;
+    private boolean healthChecking;
 
     private Builder(String target, ChannelCredentials credentials) {
       this.target = Objects.requireNonNull(target, "target");
@@ -205,6 +208,29 @@ public final class UserProfileClient implements AutoCloseable {
     }
 
     /**
+     * Lets calls fail, after their retries, where no server can be reached. Otherwise they wait for
+     * one until their deadline, so that a restart isn't felt.
+     *
+     * @return this builder
+     */
+    public Builder failFast() {
+      failFast = true;
+      return this;
+    }
+
+    /**
+     * Watches each server's health by the standard protocol, and leaves those alone that say
+     * NOT_SERVING. The watch carries no token, and a server or gateway that refuses it is not
+     * called at all; without it, a retry goes to the next server.
+     *
+     * @return this builder
+     */
+    public Builder healthChecking() {
+      healthChecking = true;
+      return this;
+    }
+
+    /**
      * Makes the client. Nothing is sent yet.
      *
      * @return a client, to be closed
@@ -227,16 +253,21 @@ public final class UserProfileClient implements AutoCloseable {
       }
       ManagedChannel channel =
           Grpc.newChannelBuilder(target, credentials)
-              .defaultServiceConfig(ServiceConfig.DEFAULT)
+              .defaultServiceConfig(
+                  healthChecking ? ServiceConfig.HEALTH_CHECKING : ServiceConfig.DEFAULT)
               .disableServiceConfigLookUp() // else that of a DNS TXT record would replace it
               .keepAliveTime(KEEPALIVE.toSeconds(), TimeUnit.SECONDS)
               .keepAliveTimeout(10, TimeUnit.SECONDS)
               .keepAliveWithoutCalls(true)
               .maxInboundMessageSize(MAX_RESPONSE_BYTES)
               .build();
+      Reconnecting.keep(channel);
       var stub = UserProfileServiceGrpc.newBlockingStub(channel);
+      if (!failFast) {
+        stub = stub.withWaitForReady();
+      }
       return new UserProfileClient(
-          channel, token.map(stub::withCallCredentials).orElse(stub), timeout);
+          channel, token.isPresent() ? stub.withCallCredentials(token.get()) : stub, timeout);
     }
   }
 }

@@ -32,7 +32,7 @@ class CallTest {
 
   @Test
   void unavailableIsRetriedUntilItSucceeds() throws IOException {
-    var failuresLeft = new AtomicInteger(3);
+    var failuresLeft = new AtomicInteger(4);
     TestServer.Answer answer =
         (request, observer) -> {
           if (failuresLeft.getAndDecrement() > 0) {
@@ -44,18 +44,18 @@ class CallTest {
     try (var server = new TestServer(answer);
         var client = connect(server)) {
       assertEquals("johndoe", client.getUser("johndoe").username());
-      assertEquals(4, server.calls.size(), "attempts");
+      assertEquals(5, server.calls.size(), "attempts");
     }
   }
 
   @Test
-  void thereAreFourAttemptsAtMost() throws IOException {
-    assertEquals(4, attempts(Status.UNAVAILABLE, Optional.empty()));
+  void thereAreFiveAttemptsAtMost() throws IOException {
+    assertEquals(5, attempts(Status.UNAVAILABLE, Optional.empty()));
   }
 
   @Test
   void theServerCanAskForAnotherAttempt() throws IOException {
-    assertEquals(4, attempts(Status.UNAVAILABLE, Optional.of("1")));
+    assertEquals(5, attempts(Status.UNAVAILABLE, Optional.of("1")));
   }
 
   @Test
@@ -118,7 +118,7 @@ class CallTest {
   @ParameterizedTest
   @EnumSource(
       mode = EnumSource.Mode.EXCLUDE,
-      names = {"OK", "UNAVAILABLE"})
+      names = {"OK", "UNAVAILABLE", "CANCELLED"})
   void nothingElseIsRetried(Status.Code code) throws IOException {
     assertEquals(1, attempts(code.toStatus(), Optional.empty()));
   }
@@ -134,7 +134,7 @@ class CallTest {
   }
 
   @Test
-  void callsAreSpreadOverAllAddressesThatServe() throws IOException {
+  void healthCheckingLeavesOutWhoDoesNotServe() throws IOException {
     try (var one = new TestServer(TestServer::found);
         var two = new TestServer(TestServer::found);
         var three = new TestServer(TestServer::found)) {
@@ -142,7 +142,7 @@ class CallTest {
       var addresses =
           new FixedAddresses(List.of(one.address(), two.address(), three.address()));
       NameResolverRegistry.getDefaultRegistry().register(addresses);
-      try (var client = plaintext("fixed:///all").build()) {
+      try (var client = plaintext("fixed:///all").healthChecking().build()) {
         // As many as it takes until both are connected; the method's timeout is the bound.
         while (one.calls.isEmpty() || two.calls.isEmpty()) {
           client.getUser("johndoe");

@@ -45,6 +45,7 @@ final class TestServer implements AutoCloseable {
   final HealthStatusManager health = new HealthStatusManager();
 
   private final Server server;
+  private final InetSocketAddress address;
 
   TestServer(ServerCredentials credentials, Answer answer) throws IOException {
     this(credentials, answer, List.of());
@@ -55,7 +56,21 @@ final class TestServer implements AutoCloseable {
     this(InsecureServerCredentials.create(), TestServer::found, results);
   }
 
+  /** Listens again where a server has listened that is closed. */
+  TestServer(InetSocketAddress address) throws IOException {
+    this(InsecureServerCredentials.create(), TestServer::found, List.of(), address);
+  }
+
   private TestServer(ServerCredentials credentials, Answer answer, List<UserResult> results)
+      throws IOException {
+    this(credentials, answer, results, new InetSocketAddress("127.0.0.1", 0));
+  }
+
+  private TestServer(
+      ServerCredentials credentials,
+      Answer answer,
+      List<UserResult> results,
+      InetSocketAddress address)
       throws IOException {
     health.setStatus(UserProfileServiceGrpc.SERVICE_NAME, ServingStatus.SERVING);
     var service =
@@ -73,11 +88,12 @@ final class TestServer implements AutoCloseable {
           }
         };
     server =
-        NettyServerBuilder.forAddress(new InetSocketAddress("127.0.0.1", 0), credentials)
+        NettyServerBuilder.forAddress(address, credentials)
             .addService(ServerInterceptors.intercept(service, new Recorder()))
             .addService(health.getHealthService())
             .build()
             .start();
+    this.address = (InetSocketAddress) server.getListenSockets().get(0);
   }
 
   TestServer(Answer answer) throws IOException {
@@ -92,7 +108,7 @@ final class TestServer implements AutoCloseable {
   }
 
   InetSocketAddress address() {
-    return (InetSocketAddress) server.getListenSockets().get(0);
+    return address;
   }
 
   String target() {
@@ -102,6 +118,11 @@ final class TestServer implements AutoCloseable {
   @Override
   public void close() {
     server.shutdownNow();
+    try {
+      server.awaitTermination();
+    } catch (InterruptedException interrupted) {
+      Thread.currentThread().interrupt();
+    }
   }
 
   /** Keeps the headers, and gives each call a request id, as the real server does. */

@@ -178,7 +178,7 @@ class TlsTest {
   private static void assertRefused(ChannelCredentials ours, ServerCredentials theirs)
       throws IOException {
     try (var server = new TestServer(theirs, TestServer::found);
-        var client = Environment.builder(server.target(), ours).build()) {
+        var client = Environment.builder(server.target(), ours).failFast().build()) {
       var error = assertThrows(UserProfileException.class, () -> client.getUser("johndoe"));
       assertEquals(Status.Code.UNAVAILABLE, error.failure().code());
       assertTrue(server.calls.isEmpty(), "the call reached the server");

@@ -1,0 +1,34 @@
+package userprofile.client;
+
+import static java.util.concurrent.TimeUnit.MILLISECONDS;
+
+import io.grpc.ConnectivityState;
+import io.grpc.ManagedChannel;
+import java.time.Duration;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.Executor;
+
+/**
+ * Shortens the time between attempts to connect again. gRPC's own, a second to two minutes, outlasts
+ * every deadline once a server has been away for a while, and grpc-java has no setting for it.
+ */
+final class Reconnecting {
+
+  private static final Duration LONGEST = Duration.ofMillis(1000);
+
+  private static final Executor LATER =
+      CompletableFuture.delayedExecutor(LONGEST.toMillis(), MILLISECONDS);
+
+  private Reconnecting() {}
+
+  /** Lets the channel try once a second while none of its servers can be reached. */
+  static void keep(ManagedChannel channel) {
+    ConnectivityState state = channel.getState(false);
+    if (state == ConnectivityState.TRANSIENT_FAILURE) {
+      channel.resetConnectBackoff();
+      LATER.execute(() -> keep(channel));
+    } else if (state != ConnectivityState.SHUTDOWN) {
+      channel.notifyWhenStateChanged(state, () -> LATER.execute(() -> keep(channel)));
+    }
+  }
+}

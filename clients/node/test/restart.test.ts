@@ -1,0 +1,168 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer as createHttp2Server } from "node:http2";
+import { type AddressInfo, createServer } from "node:net";
+import { describe, type TestContext, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Server, ServerCredentials } from "@grpc/grpc-js";
+import {
+  type ClientOptions,
+  status,
+  UserProfileClient,
+  UserProfileError,
+} from "../src/index.js";
+import { UserProfileServiceService } from "../src/gen/userprofile/v1/user_profile.js";
+import { serve } from "./server.js";
+
+function connect(
+  t: TestContext,
+  target: string | number,
+  options: ClientOptions = { timeoutMs: 30_000 },
+): UserProfileClient {
+  const address = typeof target === "number" ? `127.0.0.1:${target}` : target;
+  const client = new UserProfileClient(address, options);
+  t.after(() => client.close());
+  return client;
+}
+
+async function start(port: number): Promise<[Server, number]> {
+  const server = new Server();
+  server.addService(UserProfileServiceService, {
+    getUser: (
+      call: { request: { username: string } },
+      callback: (error: null, value: object) => void,
+    ) => callback(null, { user: { username: call.request.username } }),
+  });
+  const bound = await new Promise<number>((resolve, reject) =>
+    server.bindAsync(
+      `127.0.0.1:${port}`,
+      ServerCredentials.createInsecure(),
+      (error, port) => (error ? reject(error) : resolve(port)),
+    ),
+  );
+  return [server, bound];
+}
+
+/** A port on which nobody listens. */
+async function unusedPort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+test("a restart is not felt", async (t) => {
+  let [server, port] = await start(0);
+  t.after(() => server.forceShutdown());
+  const client = connect(t, port);
+  let calls = 0;
+  let done = false;
+  const callers = Array.from({ length: 8 }, async () => {
+    while (!done) {
+      assert.equal((await client.getUser("johndoe")).username, "johndoe");
+      calls++;
+    }
+  });
+  // Whatever fails there ends the waiting below.
+  const failure = Promise.all(callers);
+  const more = async () => {
+    const before = calls;
+    while (calls < before + 100) await Promise.race([failure, sleep(1)]);
+  };
+  for (let restart = 0; restart < 3; restart++) {
+    await more();
+    server.forceShutdown();
+    await sleep(1200);
+    [server] = await start(port);
+  }
+  await more();
+  done = true;
+  await failure;
+});
+
+describe("a service that is not there", () => {
+  for (const [name, options] of [
+    ["waited for", { timeoutMs: 500 }],
+    ["not waited for", { timeoutMs: 30_000, waitForReady: false }],
+  ] as const) {
+    test(`is said to be so: ${name}`, async (t) => {
+      const client = connect(t, await unusedPort(), options);
+      await assert.rejects(client.getUser("johndoe"), {
+        name: "UserProfileError",
+        code: status.UNAVAILABLE,
+        reason: "SERVICE_UNREACHABLE",
+        message: /ECONNREFUSED/,
+      });
+    });
+  }
+
+  test("is not hammered", async (t) => {
+    let done: (took: number) => void;
+    const nineAttempts = new Promise<number>((resolve) => (done = resolve));
+    const began = Date.now();
+    let attempts = 0;
+    const hangingUp = createServer((socket) => {
+      socket.on("error", () => {});
+      socket.destroy();
+      if (++attempts === 9) done(Date.now() - began);
+    }).listen(0, "127.0.0.1");
+    t.after(() => hangingUp.close());
+    await once(hangingUp, "listening");
+    const { port } = hangingUp.address() as AddressInfo;
+    const client = connect(t, port, { timeoutMs: 50 });
+    let ended = false;
+    const callers = Array.from({ length: 20 }, async () => {
+      while (!ended) await assert.rejects(client.getUser("johndoe"));
+    });
+    const took = await nineAttempts;
+    ended = true;
+    await Promise.all(callers);
+    // 100 ms that grow by 1.6 to a second, each a fifth shorter at the least.
+    assert.ok(took >= 3000, `9 attempts to connect in ${took} ms`);
+  });
+});
+
+test("a server without its store is not felt beside others", async (t) => {
+  const broken = await serve(t, () => ({ code: status.UNAVAILABLE }));
+  const ports = [broken, await serve(t), await serve(t)];
+  const target = `ipv4:${ports.map((port) => `127.0.0.1:${port}`).join(",")}`;
+  const client = connect(t, target);
+  // In turn, the next is another server.
+  for (let call = 0; call < 20; call++) await client.getUser("johndoe");
+  let failed = 0;
+  const callers = Array.from({ length: 50 }, async () => {
+    for (let call = 0; call < 60; call++)
+      await client.getUser("johndoe").catch(() => failed++);
+  });
+  await Promise.all(callers);
+  // Among many calls a retry may meet the same server, but five times in one of 243.
+  assert.ok(failed <= 60, `${failed} of 3000 calls failed`);
+});
+
+describe("a gateway's HTTP status", () => {
+  for (const [http, code, says] of [
+    [401, status.UNAUTHENTICATED, "HTTP 401 (Unauthorized)"],
+    [403, status.PERMISSION_DENIED, "HTTP 403 (Forbidden)"],
+    [404, status.UNIMPLEMENTED, "HTTP 404 (Not Found)"],
+    [502, status.UNAVAILABLE, "HTTP 502 (Bad Gateway)"],
+    [503, status.UNAVAILABLE, "HTTP 503 (Service Unavailable)"],
+  ] as const) {
+    test(`${http} is an error in words`, async (t) => {
+      const gateway = createHttp2Server((_, response) => {
+        response.writeHead(http, { "content-type": "text/html" });
+        response.end("<html></html>");
+      }).listen(0, "127.0.0.1");
+      t.after(() => gateway.close());
+      await once(gateway, "listening");
+      const client = connect(t, (gateway.address() as AddressInfo).port);
+      await assert.rejects(client.getUser("johndoe"), (error) => {
+        assert.ok(error instanceof UserProfileError);
+        assert.equal(error.code, code);
+        assert.ok(error.message.startsWith(`A gateway answered ${says}`));
+        return true;
+      });
+    });
+  }
+});

@@ -16,7 +16,7 @@ GOOGLEAPIS := build/googleapis/google/rpc
 .DEFAULT_GOAL := help
 # What of the caller's environment would lead the virtual environment's Python astray.
 unexport PYTHONHOME PYTHONPATH PYTHONINSPECT PYTHONOPTIMIZE PYTHONSAFEPATH PYTHONWARNINGS
-.PHONY: help bench bench-quick bench-compare setup protos run test test-grpcurl test-package test-setup test-couchbasemock test-couchbase test-gocb test-clients test-client-load lint lint-protos format types docs lock clean
+.PHONY: help bench bench-quick bench-compare setup protos run test test-grpcurl test-package test-setup test-couchbasemock test-couchbase test-gocb test-clients test-client-load test-nginx lint lint-protos format types docs lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -74,6 +74,14 @@ test-clients: setup $(BUF) $(GOOGLEAPIS) ## Try the Go, Node and Java clients on
 
 test-client-load: setup ## Try the Python clients under load and losing servers, for minutes
 	@$(BIN)/python -m pytest tests/external/check_client_load.py
+
+test-nginx: setup $(BUF) $(GOOGLEAPIS) ## Try all clients through nginx (needs Go, Java, Maven, Node, and nginx, or root and apt to install it)
+	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { \
+	    command -v apt-get >/dev/null && test "$$(id -u)" = 0 || { echo 'nginx is needed: apt-get install nginx-light, as root, or the like'; exit 2; }; \
+	    echo 'installing nginx'; apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light >/dev/null; }
+	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
+	@cd clients/go && go generate .
+	@$(BIN)/python -m pytest tests/external/check_nginx.py
 
 test-gocb: setup ## Try the test node with Couchbase's Go SDK (needs Go)
 	@$(BIN)/python -m pytest tests/external/check_gocb.py

@@ -48,7 +48,7 @@ class RestartTest {
       var callers = IntStream.range(0, 8).mapToObj(i -> threads.submit(caller)).toList();
       for (int restart = 0; restart < 3; restart++) {
         awaitMore(calls, callers);
-        server.close();
+        server.drain();
         Thread.sleep(1200);
         server = new TestServer(server.address());
       }

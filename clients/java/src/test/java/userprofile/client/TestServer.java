@@ -115,14 +115,15 @@ final class TestServer implements AutoCloseable {
     return "127.0.0.1:" + server.getPort();
   }
 
+  /** Ends as an orderly server does: what has begun is answered. */
+  void drain() throws InterruptedException {
+    server.shutdown();
+    server.awaitTermination();
+  }
+
   @Override
   public void close() {
     server.shutdownNow();
-    try {
-      server.awaitTermination();
-    } catch (InterruptedException interrupted) {
-      Thread.currentThread().interrupt();
-    }
   }
 
   /** Keeps the headers, and gives each call a request id, as the real server does. */

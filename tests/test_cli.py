@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.canary import CANARY
-from tests.support import ServerProcess, run
+from tests.support import BIN, ServerProcess, documents_in, run
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +95,13 @@ def test_the_target_can_come_from_the_environment(process: ServerProcess) -> Non
 @pytest.mark.parametrize(
     "command",
     [("userprofile",), ("userprofile", "get"), ("userprofile-server",), ("userprofile-server", "serve"),
-     ("userprofile-server", "import")],
+     ("userprofile-server", "import"), ("userprofile-server", "check"), ("userprofile-server", "completion")],
 )  # fmt: skip
 def test_every_command_has_help(command: tuple[str, ...]) -> None:
     done = run(*command, "--help")
     assert done.returncode == 0
     assert "Usage:" in done.stdout
+    assert "..." not in done.stdout.replace("ARGS]...", "").replace("[USERNAMES]...", "")  # nothing is cut
 
 
 def test_settings_come_from_flag_then_environment(store_url: str) -> None:
@@ -169,3 +170,96 @@ def test_import_shows_progress_on_a_terminal(tmp_path: Path) -> None:
     assert b"importing" in shown
     assert b"100%" in shown
     assert b"\r\x1b[Kline 1: not JSON" in shown
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "import"])
+@pytest.mark.parametrize(
+    "url", ["users.db", "sqlite://users.db", "sqlite:///a.db?mode=ro", "mysql://h/b", "couchbase://"]
+)
+def test_a_store_url_that_is_none_is_a_wrong_option_and_told_once(command: str, url: str) -> None:
+    file = ["-"] if command == "import" else []
+    done = run("userprofile-server", command, *file, "--store", url, stdin=b"")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("Invalid value for '--store'") == 1
+    assert "ERROR" not in done.stderr
+
+
+def test_a_store_that_cannot_be_used_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "users.db").write_text("this is no database" * 100)
+    done = run("userprofile-server", "serve", "--store", f"sqlite:///{tmp_path}/users.db", "--listen", "127.0.0.1:0")
+    assert done.returncode == 3
+    assert done.stderr.count("not a SQLite database") == 1
+
+
+@pytest.mark.parametrize("level", ["INFO", "Info", "info"])
+def test_levels_may_be_written_in_any_case(store_url: str, level: str) -> None:
+    documents_in(store_url, {})
+    with ServerProcess(store_url, "--log-level", level):
+        pass
+    with ServerProcess(store_url, USERPROFILE_LOG_LEVEL=level):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("no-such-host.invalid:1", "can't listen on no-such-host.invalid:1: "),
+        ("192.0.2.1:50051", "this machine has no such address"),
+        ("0.0.0.0:0", "add --allow-plaintext"),
+    ],
+)
+def test_an_address_that_is_refused_is_refused_for_the_right_reason(address: str, says: str) -> None:
+    done = run("userprofile-server", "serve", "--listen", address)
+    assert done.returncode == 2
+    assert says in " ".join(done.stderr.split())
+
+
+def test_a_unix_socket_that_cannot_be_made_says_why(tmp_path: Path, store_url: str) -> None:
+    documents_in(store_url, {})
+    (tmp_path / "file").touch()
+    for path, says in [
+        ("none/x.sock", "there is no folder"),
+        ("file", "something that isn't a socket is there"),
+        ("", ""),
+    ]:
+        done = run("userprofile-server", "serve", "--store", store_url, "--listen", f"unix:{tmp_path}/{path}")
+        assert done.returncode == 3
+        assert f"error: can't listen on unix:{tmp_path}/{path}: {says}" in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_servers_command_can_be_completed(shell: str) -> None:
+    done = run("userprofile-server", "completion", shell)
+    assert done.returncode == 0
+    assert "_USERPROFILE_SERVER_COMPLETE" in done.stdout
+    typed = {"COMP_WORDS": "userprofile-server ser", "COMP_CWORD": "1"}
+    done = run("userprofile-server", _USERPROFILE_SERVER_COMPLETE=f"{shell}_complete", **typed)
+    assert "serve" in done.stdout or shell == "fish"
+
+
+STREAMS = ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full", ">/dev/full 2>/dev/full", "| true"]
+
+
+@pytest.mark.parametrize("streams", STREAMS)
+@pytest.mark.parametrize("command", ["--help", "check", "import - --dry-run", "serve --workers 0", "completion bash"])
+def test_no_stream_makes_a_traceback(command: str, streams: str, store_url: str) -> None:
+    documents_in(store_url, {})
+    lost = ">/dev/full" in streams.replace("2>", "")
+    script = f'"{BIN}/userprofile-server" {command} {streams}'
+    done = subprocess.run(
+        ["/bin/bash", "-c", script],
+        input='{"username": "č", "č": 1, "hashed_password": "h"}'.encode(),
+        capture_output=True,
+        env=os.environ | {"USERPROFILE_STORE": store_url, "PYTHONIOENCODING": "ascii:strict"},
+        timeout=60,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr
+    if lost and "workers" not in command:
+        assert done.returncode == 3
+        assert "2>" in streams or done.stderr.endswith(
+            b"error: standard output can't be written: No space left on device\n"
+        )
+    if "workers" in command and "|" not in streams:
+        assert done.returncode == 2

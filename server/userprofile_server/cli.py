@@ -4,27 +4,47 @@ import logging
 import signal
 import sys
 import threading
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import click
+from click.shell_completion import get_completion_class
 
 from userprofile_server import logs, signals
 from userprofile_server.check import check as check_store
-from userprofile_server.errors import StoreError
+from userprofile_server.errors import StoreError, StoreMisconfiguredError
 from userprofile_server.importing import Import, bounded_lines
 from userprofile_server.listen import ListenError
 from userprofile_server.options import load, options
 from userprofile_server.server import UserProfileServer
 from userprofile_server.settings import ServeSettings, StoreSettings
 from userprofile_server.standard_streams import OutputError
-from userprofile_server.stores import open_store
+from userprofile_server.stores import check_url, open_store
 
 _log = logging.getLogger(__name__)
 
 _STDOUT = 1
 
+S = TypeVar("S", bound=StoreSettings)
+
 EXIT_ROWS_REJECTED = 1
 EXIT_FAILED = 3
+
+
+class _InputFile(click.File):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "-" and sys.stdin is None:
+            self.fail("standard input is closed", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def _settings(kind: type[S], values: dict[str, Any]) -> S:
+    """Raises click.UsageError for a value that can't be right, a store's URL too, before anything is opened."""
+    settings = load(kind, values)
+    try:
+        check_url(settings.store)
+    except StoreMisconfiguredError as error:
+        raise click.BadParameter(str(error), param_hint="'--store'") from None
+    return settings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -56,7 +76,7 @@ def serve(**values: Any) -> None:
     Exit status: 0 if stopped by a signal, 2 for a wrong option, 3 if the store, the address or standard
     output can't be used.
     """
-    settings = load(ServeSettings, values)
+    settings = _settings(ServeSettings, values)
     events = signals.Events()
     log = logs.configure(settings.log_level)
     try:
@@ -113,14 +133,14 @@ def _serve(settings: ServeSettings, events: signals.Events) -> int:
     return 0
 
 
-@cli.command()
+@cli.command(short_help="Say in plain words whether the store can be read.")
 @options(StoreSettings)
 def check(**values: Any) -> None:
     """Connect to the store, read from it, and say in plain words what is wrong.
 
     Exit status: 0 if the store answers, 2 for a wrong option, 3 if it doesn't.
     """
-    settings = load(StoreSettings, values)
+    settings = _settings(StoreSettings, values)
     try:
         for line in check_store(settings):
             click.echo(line)
@@ -130,8 +150,8 @@ def check(**values: Any) -> None:
     click.echo("ok")
 
 
-@cli.command("import")
-@click.argument("file", type=click.File("rb"))
+@cli.command("import", short_help="Import users from a file of JSON lines.")
+@click.argument("file", type=_InputFile("rb"))
 @options(StoreSettings)
 @click.option("--dry-run", is_flag=True, help="Check every row, store nothing.")
 def import_(file: BinaryIO, dry_run: bool, **values: Any) -> None:
@@ -152,7 +172,7 @@ def import_(file: BinaryIO, dry_run: bool, **values: Any) -> None:
     store failed, 130, 143 or 129 if ended by SIGINT, SIGTERM or SIGHUP; what the summary counts is
     stored in every case.
     """
-    settings = load(StoreSettings, values)
+    settings = _settings(StoreSettings, values)
     with signals.raising(), _Progress(file) as progress:
         job = Import(report=progress.report, advance=progress.update, dry_run=dry_run)
         try:
@@ -176,6 +196,20 @@ def import_(file: BinaryIO, dry_run: bool, **values: Any) -> None:
             status = interrupted.exit_status
     click.echo(job.summary())
     sys.exit(status)
+
+
+@cli.command(short_help="Print a script that completes commands in your shell.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a script that completes commands and options in SHELL.
+
+    \b
+    For bash, put this into ~/.bashrc:
+      eval "$(userprofile-server completion bash)"
+    """
+    complete = get_completion_class(shell)
+    assert complete is not None  # click has one for each of the choices
+    click.echo(complete(cli, {}, "userprofile-server", "_USERPROFILE_SERVER_COMPLETE").source())
 
 
 class _Progress:

@@ -169,6 +169,10 @@ class StoreHandle:
         level = logging.ERROR if isinstance(error, StoreMisconfiguredError) else logging.WARNING
         # Each reason is told once in an outage, whatever the details behind it, and not again with every attempt.
         reason = level, str(error).partition(" (")[0]
+        # What makes `Workers.open` fail is told by who called it, and not once for each handle.
+        told_by_open = isinstance(error, StoreMisconfiguredError) and error.permanent
+        if told_by_open and not self.first_attempt_over.is_set():
+            return
         if reason not in self._reported:
             self._reported.add(reason)
             _log.log(level, "%s: the store doesn't answer: %s", self._name, self.problem)

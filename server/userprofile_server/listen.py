@@ -1,5 +1,6 @@
 """Addresses to listen on: what they look like, and whether other machines can reach them."""
 
+import dataclasses
 import errno
 import ipaddress
 import os
@@ -80,6 +81,13 @@ class ListenAddress:
             raise self._error(error.strerror) from None
         return list(dict.fromkeys(ListenAddress(str(address[0]), self.port) for *_, address in found))
 
+    def exists(self) -> bool:
+        """Whether this machine has this IP address, whoever listens on it."""
+        try:
+            return dataclasses.replace(self, port=0).is_here()
+        except ListenError:
+            return True
+
     def is_here(self) -> bool:
         """Whether this machine has this IP address, and nobody listens on it yet.
 
@@ -109,10 +117,20 @@ class ListenAddress:
             try:
                 probe.connect(self.host)
             except (FileNotFoundError, ConnectionRefusedError):  # nothing there, or what a dead server left
-                return Path(self.host).parent.is_dir()
+                self._check_path(Path(self.host))
+                return True
             except OSError as error:
                 raise self._error(error.strerror) from None
         raise self._error("another server is using it")
+
+    def _check_path(self, path: Path) -> None:
+        """Raises what grpc wouldn't say of the path of a socket that nobody listens on."""
+        if not path.parent.is_dir():
+            raise self._error(f"there is no folder {path.parent}")
+        if path.exists() and not path.is_socket():
+            raise self._error("something that isn't a socket is there")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise self._error(f"this user may not write to the folder {path.parent}")
 
     def _error(self, reason: str | None) -> ListenError:
         return ListenError(f"can't listen on {self}: {reason or 'unknown reason'}")

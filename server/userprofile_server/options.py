@@ -63,7 +63,7 @@ def load(settings: type[S], values: dict[str, Any]) -> S:
 
 def _click_type(annotation: Any) -> Any:
     if get_origin(annotation) is Literal:
-        return click.Choice(get_args(annotation))
+        return click.Choice(get_args(annotation), case_sensitive=False)
     if isinstance(annotation, UnionType):
         (annotation,) = (option for option in get_args(annotation) if option is not type(None))
     return annotation if annotation in (bool, int, float) else str

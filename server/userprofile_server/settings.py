@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic.config import JsonDict
 
-from userprofile_server.listen import ListenAddress
+from userprofile_server.listen import ListenAddress, ListenError
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
@@ -103,7 +103,14 @@ class ServeSettings(StoreSettings):
     @field_validator("listen")
     @classmethod
     def _stay_on_this_machine(cls, listen: str, info: Any) -> str:
-        if not ListenAddress.parse(listen).is_local and not info.data.get("allow_plaintext"):
+        address = ListenAddress.parse(listen)
+        if not address.is_local and not info.data.get("allow_plaintext"):
+            try:
+                here = any(found.exists() for found in address.resolve())
+            except ListenError as error:
+                raise ValueError(str(error)) from None
+            if not here:
+                raise ValueError("this machine has no such address")
             raise ValueError(
                 "this address can be reached from other machines, and without TLS anyone on the way can read"
                 " along; if that is what you want, add --allow-plaintext"

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from userprofile_server.errors import StoreMisconfiguredError
 from userprofile_server.settings import StoreSettings
 from userprofile_server.stores.base import Document, Outcome, UserReader, UserStore
+from userprofile_server.stores.couchbase_url import CouchbaseURL
 from userprofile_server.stores.sqlite import open_sqlite
+from userprofile_server.stores.sqlite_url import path_of
 
-__all__ = ["Document", "Outcome", "UserReader", "UserStore", "is_cluster", "open_store"]
+__all__ = ["Document", "Outcome", "UserReader", "UserStore", "check_url", "is_cluster", "open_store"]
 
 
 def _open_couchbase(settings: StoreSettings) -> UserStore:
@@ -31,12 +33,24 @@ def open_store(settings: StoreSettings) -> UserStore:
         StoreMisconfiguredError: the URL isn't one of a store, or what it names can't be used.
         StoreUnavailableError: the store can't be reached now.
     """
-    scheme, separator, _ = settings.store.partition("://")
-    opener = _OPENERS.get(scheme)
-    if not separator or opener is None:
+    check_url(settings.store)
+    return _OPENERS[settings.store.partition("://")[0]](settings)
+
+
+def check_url(url: str) -> None:
+    """Looks at a store's URL without opening anything.
+
+    Raises:
+        StoreMisconfiguredError: it isn't one.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in _OPENERS:
         known = ", ".join(f"{scheme}://" for scheme in _OPENERS)
         raise StoreMisconfiguredError(f"a store's URL begins with one of: {known}", permanent=True)
-    return opener(settings)
+    if scheme == "sqlite":
+        path_of(url)
+    elif is_cluster(url):
+        CouchbaseURL.parse(url)
 
 
 def is_cluster(url: str) -> bool:

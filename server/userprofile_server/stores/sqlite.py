@@ -24,6 +24,7 @@ from userprofile_server.errors import (
 from userprofile_server.models import User
 from userprofile_server.settings import StoreSettings
 from userprofile_server.stores.base import Document, Outcome, UserStore
+from userprofile_server.stores.sqlite_url import path_of
 
 _log = logging.getLogger(__name__)
 
@@ -56,13 +57,7 @@ _UNAVAILABLE = {
 
 def open_sqlite(settings: StoreSettings) -> UserStore:
     """Opens `sqlite:///relative.db` or `sqlite:////absolute/path.db`, and makes the file if there is none."""
-    path = settings.store.removeprefix("sqlite://")
-    if not path.startswith("/") or len(path) < 2 or "?" in path or "#" in path:
-        raise StoreMisconfiguredError(
-            "a SQLite store's URL is sqlite:///relative/path.db or sqlite:////absolute/path.db, nothing behind it",
-            permanent=True,
-        )
-    return SQLiteUserStore(Path(path[1:]))
+    return SQLiteUserStore(path_of(settings.store))
 
 
 class SQLiteUserStore:

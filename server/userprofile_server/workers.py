@@ -232,16 +232,16 @@ class Workers:
     def _count(self) -> tuple[int, int]:
         """Returns how many threads are idle or make progress, and how many wait for the store."""
         self._spares = [spare for spare in self._spares if spare.thread.is_alive()]
-        idle = waiting = 0
-        for worker in (*self._workers, *self._spares):
+        workers = [*self._workers, *self._spares]
+        for worker in workers:
             task = worker.task
             worker.seen_again = worker.seen_again + 1 if task is not None and task is worker.seen else 0
-            if worker.seen_again >= _WAITING:
-                waiting += 1
-            elif not worker.dismissed:
-                idle += 1
             worker.seen = task
-        return idle, waiting
+        # Where calls queue because nobody makes progress, one look less has to do.
+        stuck = self._queue.qsize() > 0 and all(worker.seen_again for worker in workers)
+        waiting = [worker for worker in workers if worker.seen_again >= _WAITING - stuck]
+        idle = sum(not worker.dismissed for worker in workers) - sum(not worker.dismissed for worker in waiting)
+        return idle, len(waiting)
 
     def _start_spares(self, count: int) -> int:
         """Starts `count` spares if there is room for them, and returns how many."""

@@ -174,7 +174,7 @@ func TestLoadTLSRefusesBadFiles(t *testing.T) {
 		ca, cert, key string
 		says          string
 	}{
-		"no such CA":                {"/nonexistent", "", "", "no such file"},
+		"no such CA":                {filepath.Join(folder, "missing"), "", "", "no such file"},
 		"a folder":                  {folder, "", "", "is a directory"},
 		"an empty CA":               {write("empty"), "", "", "is empty"},
 		"a blank CA":                {write("blank", " \r\n"), "", "", "is empty"},
@@ -187,7 +187,7 @@ func TestLoadTLSRefusesBadFiles(t *testing.T) {
 		"a byte order mark between": {write("bom.pem", ca, "\ufeff", ca), "", "", "1 of its 2 PEM blocks"},
 		"an expired CA":             {oldCA, "", "", "expired at"},
 		"a CA that isn't valid yet": {youngCA, "", "", "isn't valid before"},
-		"no such certificate":       {"", "/nonexistent", a.clientKey, "no such file"},
+		"no such certificate":       {"", filepath.Join(folder, "missing"), a.clientKey, "no such file"},
 		"no key":                    {"", a.clientCert, "", "both"},
 		"no certificate":            {"", "", a.clientKey, "both"},
 		"another's key":             {"", a.clientCert, a.serverKey, "does not match"},

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.couchbase_node import TestCluster
-from tests.support import ServerProcess, document
+from tests.support import ServerProcess, document, eventually
 
 TABLE = Path(__file__).parent / "table.json"
 
@@ -44,7 +44,8 @@ def serve() -> Iterator[str]:
             cluster.put(f"userprofile::{username}", document(username, **fields))
         credentials = {"USERPROFILE_COUCHBASE_USERNAME": "username", "USERPROFILE_COUCHBASE_PASSWORD": "password"}
         url = f"couchbase://{cluster.hosts}/default"
-        with ServerProcess(url, "--store-timeout", "0.5", **credentials) as server:
+        with ServerProcess(url, "--store-timeout", "0.5", "--workers", "4", **credentials) as server:
+            eventually(lambda: server.stderr.count("the store answers") == 4, lambda: server.stderr, timeout=30)
             cluster.stop(down)
             cluster.fault(slow, delay=10)
             yield server.address

@@ -350,11 +350,8 @@ class TestCheck:
             ("couchbase://127.0.0.1:1/default", "127.0.0.1:1: Connection refused"),
             ("couchbase://[::1]:1/default", "[::1]:1: "),
             ("couchbase://127.0.0.1:1,[::1]:1/default", "127.0.0.1:1: Connection refused; [::1]:1: "),
-            ("couchbase://127.0.0.1:8091/default", "port 8091 is the one of Couchbase's web console"),
             ("couchbase://no-such-host.invalid/default", "no-such-host.invalid: Name or service not known"),
             ("couchbases://HOSTS/default", "no TLS there"),
-            ("couchbase://user:secret@HOSTS/default", "credentials don't belong in the URL"),
-            ("mysql://HOSTS/default", "a store's URL begins with one of: sqlite://, couchbase://, couchbases://"),
         ],
     )
     def test_says_what_is_wrong(self, cluster: TestCluster, url: str, says: str) -> None:
@@ -362,6 +359,20 @@ class TestCheck:
         assert done.returncode == 3
         assert says in done.stderr
         assert done.stderr.count("\n") == 1
+        assert "secret" not in done.stderr
+
+    @pytest.mark.parametrize(
+        ("url", "says"),
+        [
+            ("couchbase://127.0.0.1:8091/default", "port 8091 is the one of Couchbase's web console"),
+            ("couchbase://user:secret@HOSTS/default", "credentials don't belong in the URL"),
+            ("mysql://HOSTS/default", "a store's URL begins with one of: sqlite://, couchbase://, couchbases://"),
+        ],
+    )
+    def test_a_url_that_is_none_is_a_wrong_option(self, cluster: TestCluster, url: str, says: str) -> None:
+        done = self.check(url.replace("HOSTS", cluster.hosts))
+        assert done.returncode == 2
+        assert f"Invalid value for '--store': {says}" in done.stderr
         assert "secret" not in done.stderr
 
     def test_says_that_the_password_is_wrong(self, cluster: TestCluster) -> None:

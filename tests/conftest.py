@@ -53,8 +53,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 @pytest.fixture
 def store_url(tmp_path: Path) -> str:
-    """An empty SQLite store."""
-    return f"sqlite:///{tmp_path / 'users.db'}"
+    """A SQLite store without users."""
+    url = f"sqlite:///{tmp_path / 'users.db'}"
+    documents_in(url, {})
+    return url
 
 
 @pytest.fixture

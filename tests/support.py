@@ -33,8 +33,8 @@ def document(username: str, /, **fields: object) -> bytes:
 
 
 def open_url(url: str) -> UserStore:
-    """Opens a store by its URL alone."""
-    return open_store(StoreSettings(store=url))
+    """Opens a store by its URL alone, to write to it too, and makes it if need be."""
+    return open_store(StoreSettings(store=url), writable=True)
 
 
 def documents_in(store_url: str, users: Mapping[str, Mapping[str, object]]) -> None:

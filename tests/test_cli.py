@@ -122,13 +122,13 @@ def test_a_bad_setting_is_named(flag: str, value: str) -> None:
     assert f"Invalid value for '{flag}'" in done.stderr
 
 
-def test_a_server_that_cannot_start_says_so_in_a_line(tmp_path: Path, process: ServerProcess) -> None:
+def test_a_server_that_cannot_start_says_so_in_a_line(tmp_path: Path, store_url: str, process: ServerProcess) -> None:
     missing = f"sqlite:///{tmp_path}/missing/a.db"
     done = run("userprofile-server", "serve", "--store", missing, "--listen", "127.0.0.1:0")
     assert (done.returncode, done.stdout) == (3, "")
     assert "error: " in done.stderr
     assert "Traceback" not in done.stderr
-    done = run("userprofile-server", "serve", "--store", f"sqlite:///{tmp_path}/a.db", "--listen", process.address)
+    done = run("userprofile-server", "serve", "--store", store_url, "--listen", process.address)
     assert (done.returncode, done.stdout) == (3, "")
     assert f"error: can't listen on {process.address}: Address already in use\n" in done.stderr
 

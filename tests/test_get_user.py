@@ -23,7 +23,7 @@ class ScriptedServer:
     """A server over a store whose reads do what a test says."""
 
     def __init__(self, store: ScriptedStore, **settings: object) -> None:
-        stores._OPENERS["scripted"] = lambda _url: store
+        stores._OPENERS["scripted"] = lambda _settings, **_: store
         self.server = UserProfileServer(ServeSettings(store="scripted://", listen="127.0.0.1:0", **settings))
         self.address = self.server.start()
         self.channel = grpc.insecure_channel(self.address)
@@ -253,7 +253,7 @@ def test_every_worker_has_a_store_of_its_own_unless_they_share_one(
             together.wait(timeout=10)
             return User(username=username)
 
-    monkeypatch.setitem(stores._OPENERS, "recording", lambda _settings: Recording(lambda _timeout: None))
+    monkeypatch.setitem(stores._OPENERS, "recording", lambda _settings, **_: Recording(lambda _timeout: None))
     settings = ServeSettings(store="recording://", listen="127.0.0.1:0", workers=3, share_handle=share)
     with UserProfileServer(settings) as address, grpc.insecure_channel(address) as channel:
         with ThreadPoolExecutor(3) as callers:

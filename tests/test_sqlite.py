@@ -14,7 +14,12 @@ import pytest
 
 from tests.canary import raises
 from tests.support import document, open_url
-from userprofile_server.errors import StoreMisconfiguredError, StoreTimeoutError, StoreUnavailableError
+from userprofile_server.errors import (
+    StoreDamagedError,
+    StoreMisconfiguredError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+)
 from userprofile_server.stores import Document
 
 JOHNDOE = [Document("johndoe", document("johndoe"))]
@@ -80,7 +85,7 @@ def test_a_newer_versions_database_is_refused(tmp_path: Path) -> None:
 
 def test_a_database_of_ours_without_its_table_is_damaged(tmp_path: Path) -> None:
     path = make(tmp_path / "users.db", f"PRAGMA application_id = {0x75707266}")
-    with raises(StoreMisconfiguredError, match="damaged"):
+    with raises(StoreDamagedError, match="damaged"):
         open_url(url(path))
 
 

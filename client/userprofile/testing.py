@@ -31,6 +31,7 @@ _FAILURES: dict[str, grpc.StatusCode] = {
     "CORRUPT_DOCUMENT": grpc.StatusCode.DATA_LOSS,
     "INTERNAL": grpc.StatusCode.INTERNAL,
     "PROFILE_TOO_LARGE": grpc.StatusCode.FAILED_PRECONDITION,
+    "STORE_DAMAGED": grpc.StatusCode.DATA_LOSS,
     "STORE_MISCONFIGURED": grpc.StatusCode.INTERNAL,
     "STORE_TIMEOUT": grpc.StatusCode.UNAVAILABLE,
     "STORE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
@@ -89,8 +90,8 @@ class FakeUserProfileServer:
         They fail after some seconds, by default at once.
 
         Raises:
-            ValueError: not one of CORRUPT_DOCUMENT, INTERNAL, PROFILE_TOO_LARGE, STORE_MISCONFIGURED, STORE_TIMEOUT,
-                STORE_UNAVAILABLE.
+            ValueError: not one of CORRUPT_DOCUMENT, INTERNAL, PROFILE_TOO_LARGE, STORE_DAMAGED, STORE_MISCONFIGURED,
+                STORE_TIMEOUT, STORE_UNAVAILABLE.
         """
         if reason not in _FAILURES:
             raise ValueError(f"{reason!r} is none of {', '.join(_FAILURES)}")

@@ -7,17 +7,20 @@ from contextlib import AbstractContextManager, nullcontext
 
 from userprofile_server.errors import StoreError, StoreUnavailableError
 from userprofile_server.settings import StoreSettings
-from userprofile_server.stores import is_cluster, open_store
+from userprofile_server.stores import Examinable, is_cluster, open_store
 from userprofile_server.stores.couchbase_certificates import check_certificates
 from userprofile_server.stores.couchbase_hello import look_at
 from userprofile_server.stores.couchbase_url import CouchbaseURL, Host
 
 _PROBE_TIMEOUT = 2.0
+_EXAMINE_SECONDS = 5.0
 _LOG_SECONDS = 0.3  # what the SDK has to say may come a moment after its error
 
 
-def check(settings: StoreSettings) -> Iterator[str]:
-    """Yields lines of what works.
+def check(settings: StoreSettings, *, full: bool = False) -> Iterator[str]:
+    """Yields lines of what works. Changes nothing, and creates nothing.
+
+    Where a store can look for damage, it does so for a few seconds, or with `full` for as long as it takes.
 
     Raises:
         StoreError: it doesn't; the text says why.
@@ -29,6 +32,8 @@ def check(settings: StoreSettings) -> Iterator[str]:
         try:
             store = open_store(settings)
         except StoreUnavailableError as error:
+            if not is_cluster(settings.store):
+                raise
             yield from _reach_hosts(settings)
             _reach_advertised(settings, troubled)
             raise StoreUnavailableError(f"the hosts can be reached, but the store doesn't answer: {error}") from None
@@ -37,6 +42,8 @@ def check(settings: StoreSettings) -> Iterator[str]:
             began = time.monotonic()
             store.probe(timeout=_PROBE_TIMEOUT)
             yield f"read in {time.monotonic() - began:.3f} s"
+            if isinstance(store, Examinable):
+                yield from store.examine(seconds=None if full else _EXAMINE_SECONDS)
         except StoreError:
             _reach_advertised(settings, troubled)
             raise
@@ -85,8 +92,6 @@ def _reach_hosts(settings: StoreSettings) -> Iterator[str]:
     The SDK says no more than "timeout" of a host that doesn't exist, that refuses, or that has a
     certificate which nobody trusts.
     """
-    if not is_cluster(settings.store):
-        return
     url = CouchbaseURL.parse(settings.store)
     context = _tls_context(settings) if url.scheme == "couchbases" else None
     problems = []

@@ -135,14 +135,15 @@ def _serve(settings: ServeSettings, events: signals.Events) -> int:
 
 @cli.command(short_help="Say in plain words whether the store can be read.")
 @options(StoreSettings)
-def check(**values: Any) -> None:
+@click.option("--full", is_flag=True, help="Look for damage in all of a SQLite file, not for 5 seconds at most.")
+def check(full: bool, **values: Any) -> None:
     """Connect to the store, read from it, and say in plain words what is wrong.
 
-    Exit status: 0 if the store answers, 2 for a wrong option, 3 if it doesn't.
+    Changes nothing and creates nothing. Exit status: 0 if the store answers, 2 for a wrong option, 3 if it doesn't.
     """
     settings = _settings(StoreSettings, values)
     try:
-        for line in check_store(settings):
+        for line in check_store(settings, full=full):
             click.echo(line)
     except StoreError as error:
         click.echo(f"error: {error}", err=True)
@@ -179,7 +180,7 @@ def import_(file: BinaryIO, dry_run: bool, **values: Any) -> None:
             if dry_run:
                 job.run(bounded_lines(file), store=None)
             else:
-                store = open_store(settings)
+                store = open_store(settings, writable=True)
                 try:
                     job.run(bounded_lines(file), store)
                 finally:

@@ -42,6 +42,11 @@ class DeadlineExceededError(DomainError):
 class StoreError(DomainError):
     """Base of what can go wrong with a store as a whole. The text says what, in words for an operator."""
 
+    def __init__(self, message: str = "", *, permanent: bool = False) -> None:
+        """`permanent` says that the mistake is this process's own (a URL, a path): no server starts with it."""
+        super().__init__(message)
+        self.permanent = permanent
+
 
 class StoreUnavailableError(StoreError):
     """Raised when the store can't answer now and may well answer later."""
@@ -61,10 +66,9 @@ class DocumentsRefusedError(StoreError):
         self.replaced = replaced
 
 
+class StoreDamagedError(StoreError):
+    """Raised when what the store has kept can't be read any more, all of it or a part: it has to be restored."""
+
+
 class StoreMisconfiguredError(StoreError):
     """Raised when the store can't answer until an operator changes something: address, credentials, file."""
-
-    def __init__(self, message: str = "", *, permanent: bool = False) -> None:
-        """`permanent` says that the mistake is this process's own (a URL, a path): no waiting will mend it."""
-        super().__init__(message)
-        self.permanent = permanent

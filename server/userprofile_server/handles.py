@@ -7,7 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from userprofile_server.errors import DomainError, StoreError, StoreMisconfiguredError, StoreUnavailableError
+from userprofile_server.errors import (
+    DomainError,
+    StoreDamagedError,
+    StoreError,
+    StoreMisconfiguredError,
+    StoreUnavailableError,
+)
 from userprofile_server.models import User
 from userprofile_server.stores import Outcome, UserStore
 
@@ -156,7 +162,7 @@ class StoreHandle:
 
     def _absence(self) -> StoreError:
         """What callers hear while there is no store. It isn't a timeout, whatever led to it: nobody has waited."""
-        if isinstance(self.problem, StoreMisconfiguredError):
+        if isinstance(self.problem, StoreMisconfiguredError | StoreDamagedError):
             return _again(self.problem)
         return StoreUnavailableError(str(self.problem))
 
@@ -166,12 +172,11 @@ class StoreHandle:
             _log.error("%s: unexpected error", self._name, exc_info=error)
             error = StoreUnavailableError("unexpected error")
         self.problem = _again(error)
-        level = logging.ERROR if isinstance(error, StoreMisconfiguredError) else logging.WARNING
+        level = logging.ERROR if isinstance(error, StoreMisconfiguredError | StoreDamagedError) else logging.WARNING
         # Each reason is told once in an outage, whatever the details behind it, and not again with every attempt.
         reason = level, str(error).partition(" (")[0]
         # What makes `Workers.open` fail is told by who called it, and not once for each handle.
-        told_by_open = isinstance(error, StoreMisconfiguredError) and error.permanent
-        if told_by_open and not self.first_attempt_over.is_set():
+        if error.permanent and not self.first_attempt_over.is_set():
             return
         if reason not in self._reported:
             self._reported.add(reason)
@@ -180,6 +185,4 @@ class StoreHandle:
 
 def _again(problem: StoreError) -> StoreError:
     """Returns a new error like `problem`, without its traceback: its frames keep dead connections alive."""
-    if isinstance(problem, StoreMisconfiguredError):
-        return StoreMisconfiguredError(str(problem), permanent=problem.permanent)
-    return type(problem)(str(problem))
+    return type(problem)(str(problem), permanent=problem.permanent)

@@ -94,7 +94,7 @@ class UserProfileServer:
         UNAVAILABLE, and health says NOT_SERVING, until the store is there.
 
         Raises:
-            StoreMisconfiguredError: no waiting would help; the mistake is in the settings.
+            StoreError: no waiting would help; the mistake is in the settings, or there is no such file.
             ListenError: the address can't be listened on.
         """
         try:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 
-from userprofile_server.errors import StoreMisconfiguredError
 from userprofile_server.handles import StoreHandle
 from userprofile_server.stores import UserReader, UserStore
 
@@ -120,7 +119,7 @@ class Workers:
         A store that can't be reached now is no error: its handle goes on trying.
 
         Raises:
-            StoreMisconfiguredError: no waiting would help; the mistake is in our own settings.
+            StoreError: no waiting would help; the mistake is in our own settings.
         """
         for worker in self._workers:
             worker.thread.start()
@@ -131,9 +130,8 @@ class Workers:
         deadline = time.monotonic() + timeout
         for handle in self._handles:
             handle.first_attempt_over.wait(deadline - time.monotonic())
-            problem = handle.problem
-            if isinstance(problem, StoreMisconfiguredError) and problem.permanent:
-                raise problem
+            if handle.problem.permanent:
+                raise handle.problem
 
     def submit(self, function: Callable[..., object], /, *args: object) -> Submission:
         """Has a worker call `function` with `args`, as soon as one has time."""

@@ -48,7 +48,7 @@ class SQLitePeer:
         self.settings = StoreSettings(store=f"sqlite:///{self._path}")
 
     def open(self) -> UserStore:
-        return open_store(self.settings)
+        return open_store(self.settings, writable=True)
 
     def plant(self, key: str, content: bytes) -> None:
         with sqlite3.connect(self._path) as connection:
@@ -84,7 +84,7 @@ class NodePeer:
         self.settings = couchbase_settings(f"couchbase://{self._cluster.hosts}/default{query}")
 
     def open(self) -> UserStore:
-        return open_store(self.settings)
+        return open_store(self.settings, writable=True)
 
     def plant(self, key: str, content: bytes) -> None:
         self._cluster.put(key, content, flags=0, collection=self._collection)
@@ -120,7 +120,7 @@ class SDKPeer:
         self._keys: set[str] = set()
 
     def open(self) -> UserStore:
-        store = open_store(self.settings)
+        store = open_store(self.settings, writable=True)
         put = store.put
 
         def put_and_remember(documents: Sequence[Document], *, timeout: float) -> int:

@@ -96,6 +96,14 @@ ANSWERS: dict[type[errors.DomainError], Answer] = {
         "the time that the caller gave is up",
         log_level=logging.INFO,  # callers choose it, but a slow store may show itself in nothing else
     ),
+    errors.StoreDamagedError: Answer(
+        StatusCode.DATA_LOSS,
+        "STORE_DAMAGED",
+        "The storage is damaged.",
+        "the store can't read what it has kept, all of it or the part where this user's document was; asking again"
+        " doesn't help, and the server's log says what is damaged",
+        log_level=logging.ERROR,
+    ),
     errors.StoreMisconfiguredError: Answer(
         StatusCode.INTERNAL,
         "STORE_MISCONFIGURED",

@@ -1,7 +1,7 @@
 """What every store can do. `tests/conformance` states the same as cases, and every store passes all of them."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from userprofile_server.errors import DomainError
 from userprofile_server.models import User
@@ -67,5 +67,18 @@ class UserStore(UserReader, Protocol):
         """Lets go of files and connections. Later calls raise StoreUnavailableError; closing again does nothing.
 
         Other threads than the handle's own may call it, while a read is under way too.
+        """
+        ...
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """A store that can look for damage in what it has kept. An ability of its own: a cluster does this by itself."""
+
+    def examine(self, *, seconds: float | None) -> Iterator[str]:
+        """Yields lines about what was looked at, for `seconds` at most; None takes the time it needs.
+
+        Raises:
+            StoreDamagedError: something is damaged; the text says what.
         """
         ...

@@ -7,14 +7,17 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TypeVar
 from urllib.parse import quote
 
 from userprofile_server.documents import document_key, parse_user, user_or_error
 from userprofile_server.errors import (
+    DomainError,
+    StoreDamagedError,
     StoreError,
     StoreMisconfiguredError,
     StoreTimeoutError,
@@ -24,6 +27,7 @@ from userprofile_server.errors import (
 from userprofile_server.models import User
 from userprofile_server.settings import StoreSettings
 from userprofile_server.stores.base import Document, Outcome, UserStore
+from userprofile_server.stores.sqlite_file import DatabaseFile
 from userprofile_server.stores.sqlite_url import path_of
 
 _log = logging.getLogger(__name__)
@@ -39,13 +43,22 @@ _SCHEMA = "CREATE TABLE userprofiles (key TEXT PRIMARY KEY NOT NULL, document TE
 
 _OPEN_TIMEOUT = 5.0
 _BUSY_PAUSE = 0.002
+_CHECKPOINT_TIMEOUT = 1.0
+
+_LOOK_SECONDS = 0.01
+"""How long a reader may trust that the file at its path is still the one that it has opened."""
+
+_EXAMINE_STEP = 1000
+"""Instructions of SQLite's virtual machine between two looks at the clock."""
+
+_PROBE_KEYS = 8
+"""How many parts of the file a probe tries, so that a damaged one of many doesn't decide."""
 
 # By primary result code (https://www.sqlite.org/rescode.html); any other means "try again later".
 _MISCONFIGURED = {
-    sqlite3.SQLITE_NOTADB: "is not a SQLite database",
-    sqlite3.SQLITE_CORRUPT: "is damaged",
+    sqlite3.SQLITE_NOTADB: "is not a SQLite database, or its header is damaged",
     sqlite3.SQLITE_READONLY: "is read-only",
-    sqlite3.SQLITE_CANTOPEN: "can't be opened: does its folder exist, and may this user write there?",
+    sqlite3.SQLITE_CANTOPEN: "can't be opened: does its folder exist, and may this user read it and write there?",
     sqlite3.SQLITE_PERM: "can't be opened: this user may not",
     sqlite3.SQLITE_AUTH: "can't be opened: this user may not",
 }
@@ -53,79 +66,195 @@ _UNAVAILABLE = {
     sqlite3.SQLITE_FULL: "can't grow: the disk is full",
     sqlite3.SQLITE_IOERR: "can't be read or written: the disk reports an error",
 }
+_LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
 
-def open_sqlite(settings: StoreSettings) -> UserStore:
-    """Opens `sqlite:///relative.db` or `sqlite:////absolute/path.db`, and makes the file if there is none."""
-    return SQLiteUserStore(path_of(settings.store))
+def open_sqlite(settings: StoreSettings, *, writable: bool) -> UserStore:
+    """Opens `sqlite:///relative.db` or `sqlite:////absolute/path.db`; a `writable` one is made if there is none."""
+    return SQLiteUserStore(path_of(settings.store), writable=writable)
 
 
 class SQLiteUserStore:
-    """One connection to one database file, in WAL mode: readers go on reading while an import writes."""
+    """One connection to one database file, in WAL mode: readers go on reading while an import writes.
 
-    def __init__(self, path: Path) -> None:
-        """Opens or makes the file at `path`.
+    It reads what is at its path: if the file is replaced, it connects to the new one.
+    """
+
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        """Opens the file at `path`; makes it if it is `writable`.
 
         Raises:
-            StoreMisconfiguredError: not a database, another application's, a newer version's, read-only.
-            StoreUnavailableError: the disk is full or fails.
+            StoreMisconfiguredError: not a database, another application's, a newer version's, not to be opened.
+            StoreDamagedError: the file is damaged, or empty.
+            StoreUnavailableError: there is no such file; the disk is full or fails.
             StoreTimeoutError: a writer has kept the file locked for 5 seconds.
         """
         self._path = path
+        self._writable = writable
+        self._immutable = False
+        self._file = DatabaseFile.at(path)
         # The keeper of a handle may probe and close while the worker reads; a connection that is closed
         # in the middle of a statement takes the process with it.
         self._lock = threading.Lock()
-        self._connection = self._guard(self._connect)
-        try:
-            self._guard(lambda: self._retry_while_locked(_OPEN_TIMEOUT, self._prepare))
-        except StoreError:
-            self._connection.close()
-            raise
+        self._connection: sqlite3.Connection | None = None
+        self._look_at = 0.0
+        self._closed = False
+        self._connect(create=writable)
 
     def get(self, username: str, *, timeout: float) -> User:
         """See `UserReader.get`."""
         document = self._read(self._select, document_key(username), timeout)
+        if document is None and self._file.look():  # what isn't found in a file that was replaced may be in the new one
+            document = self._read(self._select, document_key(username), timeout)
         if document is None:
             raise UserNotFoundError
         return parse_user(username, document)
 
     def get_many(self, usernames: Sequence[str], *, timeout: float) -> dict[str, Outcome]:
         """See `UserReader.get_many`."""
-        outcomes = self._read(self._select_many, {document_key(username): username for username in usernames}, timeout)
+        keys = {document_key(username): username for username in usernames}
+        try:
+            outcomes = self._read(self._select_many, keys, timeout)
+            if len(outcomes) < len(keys) and self._file.look():
+                outcomes = self._read(self._select_many, keys, timeout)
+        except StoreDamagedError:  # perhaps where one of them is kept
+            return self._get_each(usernames, timeout)
         return {username: outcomes.get(username) or UserNotFoundError() for username in usernames}
 
     def put(self, documents: Sequence[Document], *, timeout: float) -> int:
         """See `UserStore.put`. One transaction: all of the documents are stored, or none is."""
-        return self._guard(lambda: self._retry_while_locked(timeout, lambda: self._write(documents)))
+
+        def attempt() -> int:
+            self._connect()
+            return self._write(documents)
+
+        return self._guard(lambda: self._retry_while_locked(timeout, attempt))
 
     def probe(self, *, timeout: float) -> None:
         """See `UserStore.probe`."""
-        self._read(self._select, f"probe::{secrets.token_hex(8)}", timeout)
+        deadline = time.monotonic() + timeout
+        damage: StoreDamagedError | None = None
+        for _ in range(_PROBE_KEYS):
+            try:
+                self._read(self._select, f"probe::{secrets.token_hex(8)}", deadline - time.monotonic())
+            except StoreDamagedError as error:
+                damage = error
+            else:
+                return
+        assert damage is not None
+        raise damage
+
+    def examine(self, *, seconds: float | None) -> Iterator[str]:
+        """See `Examinable.examine` and https://www.sqlite.org/pragma.html#pragma_quick_check."""
+        problems = self._guard(lambda: self._retry_while_locked(_OPEN_TIMEOUT, lambda: self._quick_check(seconds)))
+        if problems is None:
+            yield f"no damage found in {seconds:g} s, which are too short for the whole file"
+        elif problems != ["ok"]:
+            raise StoreDamagedError(f"{self._path} is damaged: {'; '.join(problems)}")
+        else:
+            yield "no damage found"
+
+    def disconnect(self) -> None:
+        """Closes the connection; the next call opens another. Waits for a statement that is under way."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
 
     def close(self) -> None:
         """See `UserStore.close`. Waits for a statement that is under way."""
-        with self._lock:
-            self._connection.close()
+        if self._writable and not self._closed:
+            self._empty_log()
+        self._closed = True
+        self.disconnect()
+        self._file.forget(self)
 
-    def _connect(self) -> sqlite3.Connection:
-        with suppress(OSError):  # what is wrong with the path SQLite says better
-            # A file of password hashes is nobody else's to read; SQLite gives -wal and -shm the same mode.
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDONLY, 0o600))
-        connection = sqlite3.connect(
-            f"file:{quote(os.fsencode(self._path))}?mode=rwc",
-            uri=True,
-            timeout=0,  # waiting for a lock is ours, by each call's own timeout
-            isolation_level=None,  # transactions begin where the code says so
-            check_same_thread=False,  # opened and closed by one thread, used by another
+    def _connect(self, *, create: bool = False) -> None:
+        """Opens the connection if there is none."""
+        if self._connection is None:
+            self._file.connect(self, lambda: self._open(create=create))
+
+    def _open(self, *, create: bool) -> None:
+        if self._connection is not None:  # another thread was faster
+            return
+        if self._closed:
+            raise StoreUnavailableError("this connection is closed")
+        size = self._file.size
+        if size is None and not create:
+            raise StoreUnavailableError(
+                f"{self._path} doesn't exist; userprofile-server import creates it", permanent=True
+            )
+        if size == 0 and not create:
+            raise StoreDamagedError(
+                f"{self._path} is empty: it was cut off, or userprofile-server import never filled it", permanent=True
+            )
+        self._immutable = False
+        if self._writable:
+            with self._private_file() if size is None else nullcontext("") as like:
+                self._open_in("mode=rwc" if create else "mode=rw", like)
+            return
+        try:
+            self._open_in("mode=ro")
+        except StoreMisconfiguredError:
+            if self._file.log_size > 0:
+                raise
+            # SQLite makes -wal and -shm beside a file in WAL mode even to read it. Where this user may not, the file
+            # can still be read as one that nobody changes; `_read` then looks each time whether that holds.
+            self._open_in("mode=ro&immutable=1")
+            self._immutable = True
+            _log.info("%s can't be written to by this user: reading it as it is", self._path)
+
+    def _open_in(self, mode: str, like: str = "") -> None:
+        """Connects in a mode of https://www.sqlite.org/uri.html; a new file gets the permissions of the one `like`."""
+        connection = self._guard(
+            lambda: sqlite3.connect(
+                f"file:{quote(os.fsencode(self._path))}?{mode}" + (f"&modeof={quote(like)}" if like else ""),
+                uri=True,
+                timeout=0,  # waiting for a lock is ours, by each call's own timeout
+                isolation_level=None,  # transactions begin where the code says so
+                check_same_thread=False,  # opened and closed by one thread, used by another
+            )
         )
         connection.text_factory = bytes
-        return connection
+        try:
+            self._guard(lambda: self._retry_while_locked(_OPEN_TIMEOUT, lambda: self._prepare(connection)))
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
 
-    def _prepare(self) -> None:
-        application_id, version, tables = self._in_transaction(self._describe, begin="BEGIN")
-        if not application_id and not tables:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            application_id, version, tables = self._in_transaction(self._create)
+    @contextmanager
+    def _private_file(self) -> Iterator[str]:
+        """Yields the name of a file that only this user may read, as a file of password hashes has to be.
+
+        SQLite gives -wal and -shm the permissions of the database. What is wrong with the folder SQLite says better.
+        """
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(NamedTemporaryFile(dir=self._path.parent, prefix=".userprofile-"))
+            except OSError:
+                yield ""
+            else:
+                yield file.name
+
+    def _get_each(self, usernames: Sequence[str], timeout: float) -> dict[str, Outcome]:
+        outcomes: dict[str, Outcome] = {}
+        deadline = time.monotonic() + timeout
+        for username in usernames:
+            try:
+                outcomes[username] = self.get(username, timeout=max(0.0, deadline - time.monotonic()))
+            except DomainError as error:
+                outcomes[username] = error.with_traceback(None)
+        failed = [outcome for outcome in outcomes.values() if isinstance(outcome, StoreError)]
+        if len(failed) == len(outcomes):
+            raise failed[0]
+        return outcomes
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        application_id, version, tables = _in_transaction(connection, lambda: _describe(connection), begin="BEGIN")
+        if self._writable and not application_id and not tables:
+            connection.execute("PRAGMA journal_mode = WAL")
+            application_id, version, tables = _in_transaction(connection, lambda: self._create(connection))
         if application_id != _APPLICATION_ID:
             raise StoreMisconfiguredError(f"{self._path} is the database of another application", permanent=True)
         if version > _SCHEMA_VERSION:
@@ -135,70 +264,96 @@ class SQLiteUserStore:
                 permanent=True,
             )
         if "userprofiles" not in tables:
-            raise StoreMisconfiguredError(f"{self._path} is damaged: its table is missing", permanent=True)
+            raise StoreDamagedError(f"{self._path} is damaged: its table is missing", permanent=True)
+        if self._writable:  # a backup is in another mode, in which a writer makes readers wait
+            connection.execute("PRAGMA journal_mode = WAL")
 
-    def _describe(self) -> tuple[int, int, list[str]]:
-        tables = [name.decode() for (name,) in self._connection.execute("SELECT name FROM sqlite_master")]
-        return self._pragma("application_id"), self._pragma("user_version"), tables
-
-    def _pragma(self, name: str) -> int:
-        value: int = self._connection.execute(f"PRAGMA {name}").fetchone()[0]
-        return value
-
-    def _create(self) -> tuple[int, int, list[str]]:
-        if not self._describe()[2]:  # else another worker was faster
-            self._connection.execute(_SCHEMA)
-            self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+    def _create(self, connection: sqlite3.Connection) -> tuple[int, int, list[str]]:
+        if not _describe(connection)[2]:  # else another worker was faster
+            connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             _log.info("made a new, empty database: %s", self._path)
-        return self._describe()
+        return _describe(connection)
 
     def _read(self, select: Callable[[K], T], wanted: K, timeout: float) -> T:
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._file.look(immediately=self._immutable)
+            self._look_at = now if self._immutable else now + _LOOK_SECONDS
         try:
             return select(wanted)
         except sqlite3.Error:
             # Only a read that failed pays for the guard and for looking at the clock.
-            return self._guard(lambda: self._retry_while_locked(timeout, lambda: select(wanted)))
+            def attempt() -> T:
+                self._connect()
+                return select(wanted)
+
+            return self._guard(lambda: self._retry_while_locked(timeout, attempt))
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise _DisconnectedError
+        return self._connection
 
     def _select(self, key: str) -> bytes | None:
         with self._lock:
-            row = self._connection.execute("SELECT document FROM userprofiles WHERE key = ?", (key,)).fetchone()
+            row = self._connected().execute("SELECT document FROM userprofiles WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
     def _select_many(self, usernames: Mapping[str, str]) -> dict[str, Outcome]:
         """Takes usernames by key. Each document is let go of before the next one is read: they may be large."""
         # json_each, because a list of placeholders would be another statement for each number of keys.
         with self._lock:
-            rows = self._connection.execute(
+            connection = self._connected()
+            rows = connection.execute(
                 "SELECT key, document FROM userprofiles WHERE key IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(usernames)),),
             )
             return {(username := usernames[key.decode()]): user_or_error(username, document) for key, document in rows}
 
-    def _write(self, documents: Sequence[Document]) -> int:
-        def write() -> int:
-            replaced = 0
-            for username, content in documents:
-                row = (content.decode(), document_key(username))
-                if self._connection.execute("UPDATE userprofiles SET document = ? WHERE key = ?", row).rowcount:
-                    replaced += 1
-                else:
-                    self._connection.execute("INSERT INTO userprofiles (document, key) VALUES (?, ?)", row)
-            return replaced
+    def _quick_check(self, seconds: float | None) -> list[str] | None:
+        """Returns what SQLite says, None if it had too little time."""
+        self._connect()
+        with self._lock, ExitStack() as stack:
+            connection = self._connected()
+            if seconds is not None:
+                # SQLite first looks at the pages, which only an interrupt ends, then at the rows.
+                deadline = time.monotonic() + seconds
+                timer = threading.Timer(seconds, connection.interrupt)
+                timer.start()
+                stack.callback(timer.join)
+                stack.callback(timer.cancel)
+                connection.set_progress_handler(lambda: time.monotonic() >= deadline, _EXAMINE_STEP)
+                stack.callback(connection.set_progress_handler, None, 0)
+            try:
+                # Pages and rows are named by number; nothing of a document stands in it.
+                return [problem.decode() for (problem,) in connection.execute("PRAGMA quick_check(5)")]
+            except sqlite3.OperationalError as error:
+                if _primary_code(error) != sqlite3.SQLITE_INTERRUPT:
+                    raise
+                return None
 
+    def _empty_log(self) -> None:
+        """Moves what is in the write-ahead log into the file, so that a backup or a replacement has all of it.
+
+        Readers may be in the way; then the next writer does it.
+        """
+        with suppress(StoreError):
+            self._guard(lambda: self._retry_while_locked(_CHECKPOINT_TIMEOUT, self._checkpoint))
+
+    def _checkpoint(self) -> None:
         with self._lock:
-            return self._in_transaction(write)
+            if self._connection is None:
+                return
+            ((busy, *_),) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if busy:
+            raise _BusyError
 
-    def _in_transaction(self, work: Callable[[], T], begin: str = "BEGIN IMMEDIATE") -> T:
-        self._connection.execute(begin)
-        try:
-            result = work()
-            self._connection.execute("COMMIT")
-        except BaseException:  # Ctrl-C too
-            if self._connection.in_transaction:  # some errors have rolled back already
-                self._connection.execute("ROLLBACK")
-            raise
-        return result
+    def _write(self, documents: Sequence[Document]) -> int:
+        with self._lock:
+            connection = self._connected()
+            return _in_transaction(connection, lambda: _upsert(connection, documents))
 
     @staticmethod
     def _retry_while_locked(timeout: float, attempt: Callable[[], T]) -> T:
@@ -207,7 +362,7 @@ class SQLiteUserStore:
             try:
                 return attempt()
             except sqlite3.OperationalError as error:
-                if _primary_code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                if _primary_code(error) not in _LOCKED:
                     raise
             left = deadline - time.monotonic()
             if left <= 0:
@@ -221,12 +376,59 @@ class SQLiteUserStore:
         except sqlite3.Error as error:
             code = _primary_code(error)
             name = getattr(error, "sqlite_errorname", type(error).__name__)
+            if code == sqlite3.SQLITE_CORRUPT:
+                raise StoreDamagedError(f"{self._path} is damaged ({name})") from error
+            if name == "SQLITE_READONLY_DBMOVED":
+                raise StoreUnavailableError(f"{self._path} was moved or replaced while it was written to") from error
             if code in _MISCONFIGURED:
                 raise StoreMisconfiguredError(
                     f"{self._path} {_MISCONFIGURED[code]} ({name})", permanent=True
                 ) from error
             problem = _UNAVAILABLE.get(code, "can't be used now")
             raise StoreUnavailableError(f"{self._path} {problem} ({name})") from error
+
+
+class _DisconnectedError(sqlite3.ProgrammingError):
+    """Raised when another thread has found that the file was replaced, and has closed this connection."""
+
+
+class _BusyError(sqlite3.OperationalError):
+    """Raised when a checkpoint reports by its result that readers are in the way."""
+
+    sqlite_errorcode = sqlite3.SQLITE_BUSY
+
+
+def _describe(connection: sqlite3.Connection) -> tuple[int, int, list[str]]:
+    tables = [name.decode() for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+    return _pragma(connection, "application_id"), _pragma(connection, "user_version"), tables
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
+def _upsert(connection: sqlite3.Connection, documents: Sequence[Document]) -> int:
+    replaced = 0
+    for username, content in documents:
+        row = (content.decode(), document_key(username))
+        if connection.execute("UPDATE userprofiles SET document = ? WHERE key = ?", row).rowcount:
+            replaced += 1
+        else:
+            connection.execute("INSERT INTO userprofiles (document, key) VALUES (?, ?)", row)
+    return replaced
+
+
+def _in_transaction(connection: sqlite3.Connection, work: Callable[[], T], begin: str = "BEGIN IMMEDIATE") -> T:
+    connection.execute(begin)
+    try:
+        result = work()
+        connection.execute("COMMIT")
+    except BaseException:  # Ctrl-C too
+        if connection.in_transaction:  # some errors have rolled back already
+            connection.execute("ROLLBACK")
+        raise
+    return result
 
 
 def _primary_code(error: sqlite3.Error) -> int:

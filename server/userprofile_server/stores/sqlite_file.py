@@ -1,0 +1,196 @@
+"""One database file and all connections that this process has to it: they are opened and given up together.
+
+Nothing here opens the file. On POSIX the first `close` of any other descriptor of a file drops every lock that the
+process holds on it, SQLite's included (https://www.sqlite.org/howtocorrupt.html, section 2.2); looking at it by
+`stat` does not.
+"""
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from userprofile_server.errors import StoreDamagedError, StoreMisconfiguredError, StoreUnavailableError
+
+_log = logging.getLogger(__name__)
+
+_REWRITTEN_SECONDS = 1.0
+"""How long a connection lasts at least before a change of the file's content replaces it.
+
+A content that changes beneath SQLite (`cp` over the file) looks from outside like an import's checkpoint, for which
+nothing needs to be opened again.
+"""
+
+
+class Connected(Protocol):
+    """What has a connection to the file."""
+
+    def disconnect(self) -> None:
+        """Closes the connection. Waits for a statement that is under way."""
+        ...
+
+
+class _Inode(NamedTuple):
+    device: int
+    number: int
+    size: int
+    modified: int
+    """In nanoseconds."""
+
+    def is_same_file(self, other: "_Inode | None") -> bool:
+        return other is not None and self[:2] == other[:2]
+
+
+class _Opened(NamedTuple):
+    """The files as they were when the first connection was opened."""
+
+    database: _Inode
+    shared_memory: _Inode | None
+    log: _Inode | None
+    at: float
+    """By the monotonic clock."""
+
+
+class DatabaseFile:
+    """The file at a path. If it is replaced, all connections are closed before the first one is opened again.
+
+    A connection to the old file and one to the new file would share the old `-shm` file, and closing the one would
+    drop the locks of the other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Use `at`: there is one object for each path."""
+        self.path = path
+        self._lock = threading.Lock()
+        self._connected: weakref.WeakSet[Connected] = weakref.WeakSet()
+        self._opened: _Opened | None = None
+        self._left: _Opened | None = None
+        """What was given up last, with the log that belongs to it."""
+
+    @classmethod
+    def at(cls, path: Path) -> "DatabaseFile":
+        """Returns the one of this process for `path`."""
+        with _files_lock:
+            file = _files.get(path.absolute())
+            if file is None:
+                file = _files[path.absolute()] = cls(path)
+            return file
+
+    @property
+    def size(self) -> int | None:
+        """The file's size in bytes, None if there is no such file."""
+        inode = _inode(self.path)
+        return None if inode is None else inode.size
+
+    @property
+    def log_size(self) -> int:
+        """The size of the write-ahead log beside it, in bytes."""
+        log = self._beside("-wal")
+        return 0 if log is None else log.size
+
+    def connect(self, owner: Connected, open_connection: Callable[[], None]) -> None:
+        """Has `owner` open a connection, while no other one is opened or given up.
+
+        Raises:
+            StoreError: of `open_connection`, or the file is gone, or was replaced while it was opened.
+        """
+        with self._lock:
+            before = _inode(self.path)
+            if self._opened is not None and not self._is_unchanged(self._opened, before):
+                self._disconnect_all()
+            if before is not None and self._opened is None:
+                self._refuse_log_of_another(before)
+            open_connection()
+            after = _inode(self.path)
+            if after is None or (before is not None and not after.is_same_file(before)):
+                owner.disconnect()
+                raise StoreUnavailableError(f"{self.path} was replaced while it was opened")
+            if self._opened is None:
+                self._opened = _Opened(before or after, self._beside("-shm"), self._beside("-wal"), time.monotonic())
+            self._connected.add(owner)
+
+    def look(self, *, immediately: bool = False) -> bool:
+        """Returns whether all connections were given up, because the file at the path is not the opened one any more.
+
+        A file that was only written to is taken for another one after `_REWRITTEN_SECONDS`, or `immediately`.
+
+        Raises:
+            StoreUnavailableError: there is no file.
+        """
+        opened = self._opened
+        if opened is None:
+            return True
+        now = _inode(self.path)
+        if now is None:
+            raise StoreUnavailableError(f"{self.path} is gone: it was moved or removed; waiting until it is back")
+        if self._is_unchanged(opened, now):
+            settled = not immediately and time.monotonic() - opened.at < _REWRITTEN_SECONDS
+            if settled or (now == opened.database and self._has_its_shared_memory(opened)):
+                return False
+        with self._lock:
+            if self._opened is opened:  # else another thread was faster
+                self._disconnect_all()
+                if not self._is_unchanged(opened, now):
+                    _log.warning("%s was replaced: reading the new file", self.path)
+                elif not self._has_its_shared_memory(opened):
+                    _log.warning("%s-shm was removed or replaced while in use: opening the database again", self.path)
+        return True
+
+    def forget(self, owner: Connected) -> None:
+        """Takes note that `owner` has closed its connection for good."""
+        with self._lock:
+            self._connected.discard(owner)
+            if not self._connected:
+                self._opened = None
+
+    def _is_unchanged(self, opened: _Opened, now: _Inode | None) -> bool:
+        return now is not None and now.is_same_file(opened.database) and (now.size > 0 or opened.database.size == 0)
+
+    def _has_its_shared_memory(self, opened: _Opened) -> bool:
+        if opened.shared_memory is None:  # it is made by the first one who reads a file in WAL mode
+            return True
+        return opened.shared_memory.is_same_file(self._beside("-shm"))
+
+    def _disconnect_all(self) -> None:
+        for owner in list(self._connected):
+            owner.disconnect()
+        self._connected.clear()
+        self._left, self._opened = self._opened, None
+
+    def _refuse_log_of_another(self, now: _Inode) -> None:
+        log = self._beside("-wal")
+        if log is None or log.size == 0:
+            return
+        left = self._left
+        replaced = left is not None and not now.is_same_file(left.database) and log.is_same_file(left.log)
+        if replaced or now.size == 0:
+            what = "was replaced" if replaced else "is empty"
+            raise StoreDamagedError(
+                f"{self.path} {what}, but {self.path}-wal still holds changes of the file before it, which SQLite would"
+                " apply to this one; move it away to use this file as it is",
+                permanent=True,
+            )
+
+    def _beside(self, suffix: str) -> _Inode | None:
+        # SQLite puts them beside the file itself, not beside a link to it.
+        return _inode(Path(f"{os.path.realpath(self.path)}{suffix}"))
+
+
+_files: weakref.WeakValueDictionary[Path, DatabaseFile] = weakref.WeakValueDictionary()
+_files_lock = threading.Lock()
+
+
+def _inode(path: Path) -> _Inode | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116, a third faster than Path.stat
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        problem = error.strerror
+    else:
+        return _Inode(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    raise StoreMisconfiguredError(f"{path} can't be looked at: {problem}", permanent=True)

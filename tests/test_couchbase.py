@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ from userprofile_server.errors import (
     StoreUnavailableError,
     UserNotFoundError,
 )
-from userprofile_server.importing import Import
+from userprofile_server.importing import Importer
 from userprofile_server.settings import StoreSettings
 from userprofile_server.stores import Document, UserStore, couchbase_errors, open_store
 
@@ -570,8 +571,8 @@ def test_an_import_of_large_documents_is_stored_in_small_batches() -> None:
             return 0
 
     rows = [document(f"user{number}", avatar="x" * 6 * 1024 * 1024) for number in range(7)]
-    job = Import(report=print, advance=lambda _size: None)
-    job.run(rows, Store())  # type: ignore[arg-type]
+    job = Importer(report=print, advance=lambda _size: None)
+    job.run(BytesIO(b"\n".join(rows)), Store())  # type: ignore[arg-type]
     assert job.imported == 7
     assert max(sizes) < 24 * 1024 * 1024
 
@@ -579,9 +580,9 @@ def test_an_import_of_large_documents_is_stored_in_small_batches() -> None:
 def test_every_row_of_a_user_whose_document_is_refused_is_rejected(cluster: TestCluster, store: UserStore) -> None:
     cluster.refuse(KEY, 0x03)
     reports: list[str] = []
-    job = Import(report=reports.append, advance=lambda _size: None)
+    job = Importer(report=reports.append, advance=lambda _size: None)
     names = ["alice", "johndoe", "bob", "johndoe", "alice"]
-    job.run([document(name) for name in names], store)
+    job.run(BytesIO(b"\n".join(document(name) for name in names)), store)
     assert [report.partition(":")[0] for report in reports] == ["line 2", "line 4"]
     assert job.summary() == "3 users imported (1 replaced an older one), 2 rows rejected"
 
@@ -624,7 +625,7 @@ def test_the_same_session_on_either_store(
     for name, value in credentials().items():
         monkeypatch.setenv(name, value)
     url = f"couchbase://{cluster.hosts}/default" if kind == "couchbase" else f"sqlite:///{tmp_path / 'users.db'}"
-    rows = [{"username": "johndoe", "full_name": "John Doe", "hashed_password": CANARY}, {"username": "bad"}]
+    rows = [{"username": "johndoe", "full_name": "John Doe", "hashed_password": CANARY}, {"username": ""}]
     lines = "\n".join(map(json.dumps, rows)).encode()
     for replaced in (0, 1):
         done = run("userprofile-server", "import", "-", "--store", url, stdin=lines)

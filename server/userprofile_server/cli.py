@@ -9,10 +9,11 @@ from typing import Any, BinaryIO, TypeVar
 import click
 from click.shell_completion import get_completion_class
 
+from userprofile.text_input import TextInputError
 from userprofile_server import logs, signals
 from userprofile_server.check import check as check_store
 from userprofile_server.errors import StoreError, StoreMisconfiguredError
-from userprofile_server.importing import Import, bounded_lines
+from userprofile_server.importing import FORMATS, Importer
 from userprofile_server.listen import ListenError
 from userprofile_server.options import load, options
 from userprofile_server.server import UserProfileServer
@@ -155,39 +156,53 @@ def check(full: bool, **values: Any) -> None:
 @click.argument("file", type=_InputFile("rb"))
 @options(StoreSettings)
 @click.option("--dry-run", is_flag=True, help="Check every row, store nothing.")
-def import_(file: BinaryIO, dry_run: bool, **values: Any) -> None:
-    """Import users from FILE, one JSON object a line; - is standard input.
+@click.option("--format", "format_", type=click.Choice(sorted(FORMATS)), help="The system that has exported FILE.")
+@click.option("--username-field", metavar="NAME", help="The field of a row that becomes its username.")
+def import_(file: BinaryIO, dry_run: bool, format_: str | None, username_field: str | None, **values: Any) -> None:
+    """Import users from FILE, a JSON object for each; - is standard input.
+
+    The objects stand one a line, one after the other, or in an array. UTF-8, UTF-16, UTF-32 and gzip are read.
 
     A row has a username, any of email, full_name and disabled, and either hashed_password, which
-    is stored as it is, or password, which is hashed with Argon2id and not stored. Other fields are
-    kept as they stand; only a row with a password is written anew as JSON. A user who is there already is replaced.
+    is stored as it is, or password, which is hashed with Argon2id and not stored; a user who signs
+    in elsewhere has neither. Other fields are kept as they stand; only a row with a password, or in
+    the --format of another system, is written anew as JSON. A user who is there already is replaced.
 
     \b
     {"username": "johndoe", "email": "johndoe@example.com", "password": "secret"}
     {"username": "alice", "full_name": "Alice", "disabled": false, "hashed_password": "$argon2id$…"}
 
-    A bad row is reported with its line number and doesn't stop the others. Importing the same file
-    again does no harm.
+    A bad row is reported with its line number and doesn't stop the others; of many of a kind the
+    first few are, and the summary counts them. Importing the same file again does no harm.
 
     Exit status: 0 if every row was imported, 1 if some were rejected, 2 for a wrong option, 3 if the
-    store failed, 130, 143 or 129 if ended by SIGINT, SIGTERM or SIGHUP; what the summary counts is
-    stored in every case.
+    store failed or FILE can't be read, 130, 143 or 129 if ended by SIGINT, SIGTERM or SIGHUP; what
+    the summary counts is stored in every case.
     """
     settings = _settings(StoreSettings, values)
     with signals.raising(), _Progress(file) as progress:
-        job = Import(report=progress.report, advance=progress.update, dry_run=dry_run)
+        job = Importer(
+            report=progress.report,
+            advance=progress.update,
+            dry_run=dry_run,
+            format_=format_,
+            username_field=username_field,
+        )
         try:
             if dry_run:
-                job.run(bounded_lines(file), store=None)
+                job.run(file, store=None)
             else:
                 store = open_store(settings, writable=True)
                 try:
-                    job.run(bounded_lines(file), store)
+                    job.run(file, store)
                 finally:
                     store.close()
             status = EXIT_ROWS_REJECTED if job.rejected else 0
         except StoreError as error:
             progress.report(f"error: {error}")
+            status = EXIT_FAILED
+        except TextInputError as error:
+            progress.report(f"error: {file.name} is {error}")
             status = EXIT_FAILED
         except OSError as error:
             progress.report(f"error: {file.name} can't be read: {error.strerror}")

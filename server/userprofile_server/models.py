@@ -27,4 +27,4 @@ class UserInDB(User):
     """The profile as it is stored. For writing only: the read path never makes one."""
 
     type: Literal["userprofile"] = USERPROFILE_DOC_TYPE
-    hashed_password: str
+    hashed_password: str | None = None  # who signs in elsewhere has none

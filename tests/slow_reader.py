@@ -64,9 +64,9 @@ class SlowReader:
 
 
 class OpenStreams:
-    """One connection with many calls on it that have been begun, and of which no more is heard."""
+    """One connection with many calls on it, of which `sent` is all that is heard after their headers."""
 
-    def __init__(self, address: str, path: bytes, count: int) -> None:
+    def __init__(self, address: str, path: bytes, count: int, sent: bytes = b"") -> None:
         host, _, port = address.partition(":")
         self._socket = socket.create_connection((host, int(port)), timeout=10)
         headers = b"".join(
@@ -76,7 +76,10 @@ class OpenStreams:
                 (b"te", b"trailers"), (b"content-type", b"application/grpc"),
             ]
         )  # fmt: skip
-        calls = b"".join(_frame(_HEADERS, _END_HEADERS, 2 * number + 1, headers) for number in range(count))
+        calls = b"".join(
+            _frame(_HEADERS, _END_HEADERS, number, headers) + _frame(_DATA, 0, number, sent)
+            for number in range(1, 2 * count, 2)
+        )
         ping = _frame(_PING, 0, 0, b"all sent")
         self._socket.sendall(MAGIC + _frame(_SETTINGS, 0, 0, b"") + calls + ping)
         with self._socket.makefile("rb") as stream:

@@ -4,8 +4,6 @@ import dataclasses
 import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import cast
 
 import grpc
 
@@ -14,6 +12,7 @@ from userprofile_server.readiness import Readiness
 from userprofile_server.rpc import health, pipeline
 from userprofile_server.rpc.health import Health
 from userprofile_server.rpc.reflection import Reflection
+from userprofile_server.rpc.whole_requests import WholeRequests
 from userprofile_server.service import UserProfileService
 from userprofile_server.settings import ServeSettings
 from userprofile_server.stores import is_cluster, open_store
@@ -67,7 +66,7 @@ class UserProfileServer:
         )
         self._reflection = Reflection(pipeline.SERVICE_NAME, health.SERVICE_NAME)
         self._grpc = grpc.server(
-            cast(ThreadPoolExecutor, self._workers),  # of which grpc uses `submit` alone
+            WholeRequests(self._workers.submit),
             options=[
                 # Else a second server on the same port would start in silence and take half the calls.
                 ("grpc.so_reuseport", 0),

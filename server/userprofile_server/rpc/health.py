@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from userprofile_server.rpc.handler import MALFORMED, deserializer, on_own_threads, reject_malformed
 from userprofile_server.rpc.streams import Stream
+from userprofile_server.rpc.whole_requests import WholeRequests
 
 SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -37,14 +38,15 @@ class Health:
 
     def add_to(self, server: grpc.Server) -> None:
         """Registers the service."""
+        whole = WholeRequests(self._answering.submit)
         handlers = {
             "Check": grpc.unary_unary_rpc_method_handler(
-                on_own_threads(self._check, self._answering),
+                on_own_threads(self._check, whole),
                 request_deserializer=deserializer(health_pb2.HealthCheckRequest),
                 response_serializer=_Status.SerializeToString,
             ),
             "Watch": grpc.unary_stream_rpc_method_handler(
-                on_own_threads(self._watch, self._answering, non_blocking=True),
+                on_own_threads(self._watch, whole, non_blocking=True),
                 request_deserializer=deserializer(health_pb2.HealthCheckRequest),
                 response_serializer=_Status.SerializeToString,
             ),

@@ -96,6 +96,14 @@ class TestCredentials:
         file.write_text("rotated\n")
         open_store(settings).close()
 
+    def test_in_a_pipe_are_refused_and_not_waited_for(self, settings: StoreSettings, tmp_path: Path) -> None:
+        """The first connection would empty it, and every other one would wait for ever."""
+        os.mkfifo(tmp_path / "pipe")
+        update = {"couchbase_password": None, "couchbase_password_file": tmp_path / "pipe"}
+        with raises(StoreMisconfiguredError, match="pipe is a pipe, and has to be a file") as caught:
+            open_store(settings.model_copy(update=update))
+        assert caught.value.permanent
+
     def test_have_no_flag_for_the_password(self) -> None:
         assert "--couchbase-password " not in run("userprofile-server", "serve", "--help").stdout
 

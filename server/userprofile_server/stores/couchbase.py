@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import secrets
+import stat
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -308,9 +309,14 @@ def _authenticator(settings: StoreSettings) -> Authenticator:
 
 
 def _password(settings: StoreSettings) -> str | None:
-    if settings.couchbase_password_file is not None:
+    path = settings.couchbase_password_file
+    if path is not None:
+        # Each connection reads it again: a pipe would have it for the first one, and keep the others waiting.
+        with contextlib.suppress(OSError):  # which reading it tells
+            if stat.S_ISFIFO(path.stat().st_mode):
+                raise _mistake(f"{path} is a pipe, and has to be a file: it is read again for each new connection")
         try:
-            return read_secret(settings.couchbase_password_file)
+            return read_secret(path)
         except ValueError as error:
             raise StoreMisconfiguredError(str(error)) from None
     if settings.couchbase_password is None:

@@ -47,6 +47,8 @@ class Host(NamedTuple):
         name, port = parts["name"], parts["port"]
         if name is None:
             name = parts["ipv6"]
+            if "%" in name:
+                raise _mistake(f"the URL's host {text!r} has a zone, which the SDK can't use; give the node a DNS name")
             try:
                 ipaddress.IPv6Address(name)
             except ValueError:

@@ -15,6 +15,7 @@ from click.shell_completion import get_completion_class
 from userprofile.batches import BATCH_SIZE
 from userprofile.cli_options import connection_options
 from userprofile.client import UserProfileClient
+from userprofile.diagnosis import problems_by_address
 from userprofile.errors import (
     UNREACHABLE,
     DeadlineExceededError,
@@ -178,8 +179,12 @@ def _exit_status(error: UserProfileError) -> int:
 def _fail(error: UserProfileError, client: UserProfileClient) -> NoReturn:
     message = str(error)
     if error.reason == UNREACHABLE:
-        question = "; is it running?" if _NOBODY.search(error.message) else ""
-        message = f"no userprofile server answers at {client.target}{question} ({error.message})"
+        cause = error.message
+        if _NOBODY.search(cause):  # at this address; another one of the name may have more to say
+            problems = problems_by_address(client._endpoint)
+            cause = next((problem for problem in problems if not _NOBODY.search(problem)), cause)
+        question = "; is it running?" if _NOBODY.search(cause) else ""
+        message = f"no userprofile server answers at {client.target}{question} ({cause})"
     _tell(f"error: {message}")
     sys.exit(_exit_status(error))
 

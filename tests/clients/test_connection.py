@@ -1,5 +1,6 @@
 """How both Python clients reach servers: several of them, lost ones, by TLS, with tokens."""
 
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,10 @@ import trustme
 import userprofile
 from tests.canary import raises
 from tests.clients.twins import MakeClient
-from tests.support import eventually
+from tests.support import eventually, run
 from userprofile import TLS, User
 from userprofile.channel import Endpoint
+from userprofile.diagnosis import problems_by_address
 from userprofile.testing import FakeUserProfileServer
 from userprofile.v1 import user_profile_pb2 as pb
 from userprofile_server.server import UserProfileServer
@@ -284,6 +286,21 @@ class TestTLS:
             make_client(tls=TLS(certificate=tmp_path / "certificate.pem"))
         with raises(FileNotFoundError):
             make_client(tls=TLS(ca=tmp_path / "missing.pem"))
+
+    @pytest.mark.parametrize("command", ["get johndoe", "health"])
+    def test_the_address_where_a_server_listens_is_heard_of_and_not_only_the_other_one(
+        self, authority: trustme.CA, ca: Path, command: str
+    ) -> None:
+        with self.serving(authority, "users.example") as server:
+            target = server.target.replace("127.0.0.1", "localhost")
+            for options in ([], ["--tls-ca", ca]):
+                problems = list(problems_by_address(Endpoint(target, tls=TLS(ca=ca), retries=0, channel_options=())))
+                assert len(problems) == 2, problems
+                assert any(re.search("(?i)handshake|verification", problem) for problem in problems), problems
+                done = run("userprofile", *command.split(), "--target", target, *options)
+                assert done.returncode == 4
+                assert "is it running?" not in done.stderr
+                assert "127.0.0.1" in done.stderr
 
     def test_a_token_goes_with_every_call(self, make_client: MakeClient, authority: trustme.CA, ca: Path) -> None:
         with self.serving(authority) as server:

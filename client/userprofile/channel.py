@@ -11,7 +11,7 @@ import grpc
 from userprofile.calls import check_token
 from userprofile.certificates import read_authorities, read_identity
 from userprofile.options import TLS
-from userprofile.targets import check_target
+from userprofile.targets import check_target, is_host
 from userprofile.v1 import user_profile_pb2 as pb
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["UserProfileService"].full_name
@@ -75,6 +75,8 @@ class Endpoint:
             # Else a proxy named by the environment would be asked for what never has to leave this machine.
             own.append(("grpc.enable_http_proxy", 0))
         if tls is not None and tls.server_name is not None:
+            if not is_host(tls.server_name):
+                raise ValueError(f"the server name of TLS is a host name or an IP address, not {tls.server_name!r}")
             own.append(("grpc.ssl_target_name_override", tls.server_name))
         balancing = [("grpc.service_config", json.dumps(_service_config(retries, health_checking)))]
         self.unbalanced = _without_duplicates([*channel_options, *own])

@@ -63,7 +63,9 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
                 allow_plaintext_token=allow_plaintext_token,
                 tls=details if tls or details != TLS() else None,
             )
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise click.UsageError(f"{error.filename} can't be read: {error.strerror}") from None
+        except ValueError as error:
             raise click.UsageError(str(error)) from None
         with client:
             command(client, **arguments)

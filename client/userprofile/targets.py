@@ -6,6 +6,7 @@ for another one.
 
 import ipaddress
 import re
+from contextlib import suppress
 from urllib.parse import unquote_to_bytes
 
 from userprofile.printable import printable, shortened
@@ -47,9 +48,11 @@ def _check(target: str, *, tls: bool) -> None:
             _check_address(address, ipv6=scheme == "ipv6")
     elif scheme == "dns":
         if rest.startswith("//"):
-            _, slash, rest = rest.removeprefix("//").partition("/")
+            server, slash, rest = rest.removeprefix("//").partition("/")
             if not slash or not rest:
                 raise ValueError("after dns:// comes a DNS server or nothing, then /host:port, as in dns:///host:port")
+            if server:
+                _check_dns_server(server)
         _check_host_port(rest, tls=tls)
     elif scheme not in _NOT_OURS_TO_JUDGE:
         if rest.startswith("//"):
@@ -64,11 +67,21 @@ def _check_path(path: str, *, abstract: bool) -> None:
         path = path.removeprefix("//")
         if path and not path.startswith("/"):
             raise ValueError("after unix:// the path must begin with a slash, as in unix:///run/socket")
-    size = len(unquote_to_bytes(path))
+    name = unquote_to_bytes(path)
+    size = len(name)
+    if b"\0" in name and not abstract:  # where the path would end, at another socket
+        raise ValueError("there is a zero byte in the path")
     if not size:
         raise ValueError("a path is missing after unix:" if not abstract else "a name is missing after unix-abstract:")
     if size > MAX_UNIX_PATH_BYTES:
         raise ValueError(f"a Unix socket's path has at most {MAX_UNIX_PATH_BYTES} bytes, not {size}")
+
+
+def _check_dns_server(server: str) -> None:
+    for ipv6 in (True, False):
+        with suppress(ValueError):
+            return _check_address(unquote_to_bytes(server).decode(errors="replace"), ipv6=ipv6)
+    raise ValueError("the DNS server after dns:// is ADDRESS:PORT, as in dns://192.0.2.1:53/host:port")
 
 
 def _check_address(address: str, *, ipv6: bool) -> None:
@@ -112,11 +125,23 @@ def _check_host_port(text: str, *, tls: bool) -> None:
         raise ValueError(f"the port is missing; write {text}:50051, or another port")
 
 
+def is_host(text: str) -> bool:
+    """Returns whether `text` is a host name or an IP address, without a port."""
+    with suppress(ValueError):
+        ipaddress.ip_address(text)
+        return True
+    return _is_name(text)
+
+
+def _is_name(text: str) -> bool:
+    name = text.removesuffix(".")
+    return len(name) <= _MAX_HOST_CHARACTERS and all(_LABEL.fullmatch(label) for label in name.split("."))
+
+
 def _check_host(host: str) -> None:
     if not host:
         raise ValueError("the host is missing before the port")
-    name = host.removesuffix(".")
-    if len(name) > _MAX_HOST_CHARACTERS or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+    if not _is_name(host):
         raise ValueError(f"{host!r} is no host: a name has ASCII letters, digits, `-`, `_` and `.` alone")
 
 

@@ -302,6 +302,12 @@ class TestTLS:
                 assert "is it running?" not in done.stderr
                 assert "127.0.0.1" in done.stderr
 
+    @pytest.mark.parametrize("name", ["", "a b", "users.example:443", "https://users.example", "\x1b[1m"])
+    def test_a_server_name_that_is_none_is_refused(self, make_client: MakeClient, name: str) -> None:
+        with raises(ValueError, match="the server name of TLS") as caught:
+            make_client(tls=TLS(server_name=name))
+        assert str(caught.value).isprintable()
+
     def test_a_token_goes_with_every_call(self, make_client: MakeClient, authority: trustme.CA, ca: Path) -> None:
         with self.serving(authority) as server:
             fixed = make_client(server.target, tls=TLS(ca=ca), token=TOKEN)
@@ -361,7 +367,7 @@ class TestTokens:
         ("ipv6:[::1]:1", True),
         ("dns:localhost:50051", True),
         ("dns:///localhost:50051", True),
-        ("dns://8.8.8.8/localhost:1", True),
+        ("dns://8.8.8.8:53/localhost:1", True),
         ("unix:socket", True),
         ("unix:///run/socket", True),
         ("unix-abstract:name", True),

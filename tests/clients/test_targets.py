@@ -16,7 +16,8 @@ from userprofile.targets import check_target
 CAN_BE = [
     "localhost:50051", "LOCALHOST:1", "users.example:65535", "users.example.:443", "my_service:1", "1host-2:1",
     "127.0.0.1:1", "[::1]:1", "[fe80::1%eth0]:1", "localhost:http",
-    "dns:localhost:1", "dns:///localhost:1", "dns://8.8.8.8:53/localhost:1", "DNS:///localhost:1", "dns:///[::1]:1",
+    "dns:localhost:1", "dns:///localhost:1", "dns://8.8.8.8:53/localhost:1", "dns://[::1]:53/localhost:1",
+    "DNS:///localhost:1", "dns:///[::1]:1",
     "ipv4:127.0.0.1:1", "ipv4:127.0.0.1:1,127.0.0.2:2", "ipv6:[::1]:1", "ipv6:[::1]:1,[::2]:2", "ipv6:%5B::1%5D:1",
     "unix:socket", "unix:/run/socket", "unix:///run/socket", "unix:/" + "x" * 106, "unix-abstract:name",
     "xds:///users", "google-c2p:///users",
@@ -52,6 +53,8 @@ CANNOT_BE = {
     **dict.fromkeys(
         ["unix:/" + "x" * 107, "unix:" + "ü" * 54, "unix-abstract:" + "x" * 108], "at most 107 bytes, not 108"
     ),
+    **dict.fromkeys(["dns://8.8.8.8/users:1", "dns://[::1]/users:1", "dns://ns:53/users:1"], "dns://192.0.2.1:53/"),
+    "unix:/run/a%00b": "a zero byte",
     "": "must not be empty",
 }
 

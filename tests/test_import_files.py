@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 import unicodedata
 from collections.abc import Iterable
 from io import BytesIO
@@ -13,6 +14,7 @@ from tests.canary import CANARY, look
 from tests.support import document, run
 from userprofile.text_input import TextInputError
 from userprofile_server.importing import Importer
+from userprofile_server.importing.json_rows import JSONRows
 from userprofile_server.stores import Document
 
 
@@ -139,6 +141,23 @@ def test_one_bad_row_of_an_array_takes_nothing_from_the_others() -> None:
     done = Imported(b"[\n" + A + b",\n" + b'{"username": },\n' + C + b"\n]")
     assert done.names == ["ann", "cäcilie"]
     assert [report.partition(":")[0] for report in done.reports] == ["line 3"]
+
+
+def test_where_a_row_stands_is_told_without_looking_at_the_whole_line() -> None:
+    # A query's result on one line is held by 20 MiB, and each of its rows is asked for its place.
+    rows = JSONRows(["[" + ",".join([A.decode()] * 50_000) + "]"])
+    places = []
+    for _ in rows:
+        if len(places) == 40_000:
+            tracemalloc.start()
+        places.append(rows.place)
+        if tracemalloc.is_tracing():
+            break
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert places[0] == "line 1"
+    assert places[-1] == f"line 1, column {40_000 * (len(A.decode()) + 1) + 2}"
+    assert peak < 100_000
 
 
 def test_an_array_is_read_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:

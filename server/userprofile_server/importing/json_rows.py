@@ -26,6 +26,8 @@ _OBJECT_ON_NEXT_LINE = re.compile("[\r\n\x1e]([ \t]*)[\ufeff,]*{")
 _BEFORE_ROWS = " \t\x1e\ufeff[,"
 """What a line may have before the row that still counts as its first."""
 
+_INDENTATION = 256
+
 # How far from the end of the text an error may be because the rest of a literal isn't there yet.
 _LITERAL_CHARACTERS = 16
 
@@ -82,9 +84,10 @@ class JSONRows:
         """Where the latest row begins, in words: `line 7`, or `line 1, column 300` where it doesn't begin its line."""
         if self._place is not None:
             return self._place
+        # Every row is asked for its place, so no more is looked at than a row's indentation may be long.
         start = max(self._line_began, 0)
-        alone = self._blank_before if self._line_began < 0 else True
-        if alone and not self._text[start : self._at].strip(_BEFORE_ROWS):
+        indented = self._at - start <= _INDENTATION and (self._line_began >= 0 or self._blank_before)
+        if indented and not self._text[start : self._at].strip(_BEFORE_ROWS):
             return f"line {self.line}"
         return f"line {self.line}, column {self._at - self._line_began + 1}"
 

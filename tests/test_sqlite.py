@@ -5,7 +5,7 @@ import resource
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.canary import raises
-from tests.support import document, open_url
+from tests.support import document, documents_in, open_url, run
 from userprofile_server.errors import (
     StoreDamagedError,
     StoreMisconfiguredError,
@@ -65,6 +65,30 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
     with raises(StoreMisconfiguredError, match="is not a SQLite database"):
         open_url(url(path))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("kind", "make_one"), [("a folder", Path.mkdir), ("a named pipe", os.mkfifo)])
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+@pytest.mark.parametrize("command", ["check", "import"])
+def test_what_is_no_file_is_named_and_left_as_it_is(
+    tmp_path: Path, command: str, suffix: str, kind: str, make_one: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "users.db"
+    if suffix:
+        documents_in(url(path), {"johndoe": {}})
+    odd = path.with_name(f"users.db{suffix}")
+    make_one(odd)
+    before = sorted(tmp_path.iterdir())
+    arguments = ["-"] if command == "import" else []
+    done = run("userprofile-server", command, *arguments, "--store", url(path), stdin=document("alice"))
+    assert f"{odd} is not a regular file, but {kind}" in done.stderr
+    assert done.returncode == 3
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_device_is_no_database() -> None:
+    with raises(StoreMisconfiguredError, match="is not a regular file, but a device"):
+        open_url("sqlite:////dev/zero")
 
 
 def test_another_applications_database_is_left_as_it_is(tmp_path: Path) -> None:

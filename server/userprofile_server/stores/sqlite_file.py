@@ -7,6 +7,7 @@ process holds on it, SQLite's included (https://www.sqlite.org/howtocorrupt.html
 
 import logging
 import os
+import stat
 import threading
 import time
 import weakref
@@ -192,5 +193,15 @@ def _inode(path: Path) -> _Inode | None:
     except OSError as error:
         problem = error.strerror
     else:
+        if not stat.S_ISREG(found.st_mode):
+            raise StoreMisconfiguredError(f"{path} is not a regular file, but {_kind(found.st_mode)}", permanent=True)
         return _Inode(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
     raise StoreMisconfiguredError(f"{path} can't be looked at: {problem}", permanent=True)
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    if stat.S_ISFIFO(mode):
+        return "a named pipe"
+    return "a device or a socket"

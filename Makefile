@@ -16,7 +16,7 @@ GOOGLEAPIS := build/googleapis/google/rpc
 .DEFAULT_GOAL := help
 # What of the caller's environment would lead the virtual environment's Python astray.
 unexport PYTHONHOME PYTHONPATH PYTHONINSPECT PYTHONOPTIMIZE PYTHONSAFEPATH PYTHONWARNINGS
-.PHONY: help bench bench-quick bench-compare setup protos run test test-grpcurl test-package test-setup test-couchbasemock test-couchbase test-gocb test-clients test-client-load test-nginx lint lint-protos format types docs lock clean
+.PHONY: help bench bench-quick bench-compare setup protos run test test-grpcurl test-package test-setup test-couchbasemock test-couchbase test-gocb test-clients test-client-load test-sqlite-processes test-nginx lint lint-protos format types docs lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -74,6 +74,9 @@ test-clients: setup $(BUF) $(GOOGLEAPIS) ## Try the Go, Node and Java clients on
 
 test-client-load: setup ## Try the Python clients under load and losing servers, for minutes
 	@$(BIN)/python -m pytest tests/external/check_client_load.py
+
+test-sqlite-processes: setup ## Import, check and back up a SQLite file while a server reads it; SECONDS=300: for so long
+	@SECONDS=$(or $(SECONDS),20) $(BIN)/python -m pytest tests/external/check_sqlite_processes.py -p no:xdist
 
 test-nginx: setup $(BUF) $(GOOGLEAPIS) ## Try all clients through nginx (needs Go, Java, Maven, Node, and nginx, or root and apt to install it)
 	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { \

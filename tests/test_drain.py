@@ -80,6 +80,20 @@ def test_a_call_that_outlives_the_grace_is_cancelled(serve: Serve) -> None:  # n
     assert not stop.is_alive()
 
 
+def test_a_call_that_its_store_holds_does_not_hold_up_the_end(serve: Serve) -> None:  # noqa: F811
+    held = Held()
+    server = serve(held, drain_grace=0.1, store_timeout=600)
+    with ThreadPoolExecutor(1) as callers:
+        call = callers.submit(server.get_user.error, "johndoe", timeout=30)
+        assert held.begun.acquire(timeout=10)
+        stop = threading.Thread(target=server.server.stop)
+        stop.start()
+        stop.join(timeout=20)
+        assert not stop.is_alive()  # though the store still hasn't answered
+        held.release.set()
+        assert call.result(timeout=20).code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_under_load_leaves_no_call_without_an_answer(user_store_url: str, number: int) -> None:
     outcomes: Counter[str] = Counter()

@@ -158,11 +158,16 @@ class TestReplacedFile:
             path.with_name(path.name + suffix).unlink()
         assert outcomes(readers, "alice") == {"alice"}
 
-    def test_without_its_shared_memory_is_opened_again(self, path: Path, readers: list[UserStore]) -> None:
+    @pytest.mark.parametrize("lost", [["-wal", "-shm"], ["-shm"], ["-wal"]], ids=" and ".join)
+    def test_without_its_log_or_shared_memory_is_opened_again(
+        self, path: Path, readers: list[UserStore], lost: list[str]
+    ) -> None:
         assert outcomes(readers, "johndoe") == {"johndoe"}
-        for suffix in ("-wal", "-shm"):
+        for suffix in lost:
             path.with_name(path.name + suffix).unlink()
-        import_rows(path, "alice")
+        with closing(sqlite3.connect(path)) as writer:  # one that leaves its change in the log
+            writer.execute("INSERT INTO userprofiles VALUES ('userprofile::alice', ?)", (document("alice").decode(),))
+            writer.commit()
         eventually(lambda: outcomes(readers, "alice") == {"alice"}, "the import is seen")
 
     def test_by_one_that_is_no_database_is_an_error_until_it_is_mended(

@@ -18,6 +18,9 @@ SUPERVISION_SECONDS = 0.025
 
 _WAITING = 2  # looks at which a worker is still at the same call: then it waits for its store
 
+_CLOSE_SECONDS = 1.0
+"""How long `close` waits for calls that still run. Their callers have been answered or cancelled by then."""
+
 SPARE_SECONDS = 1.0
 """How long a spare thread must not have been needed before it ends."""
 
@@ -163,7 +166,7 @@ class Workers:
             self._holding = False
 
     def close(self) -> None:
-        """Waits for the calls that still run, at most their store timeout, then closes all handles."""
+        """Waits for the calls that still run, a second at most, then closes all handles, under calls that still wait."""
         self._closing.set()
         if self._supervisor.is_alive():
             self._supervisor.join()
@@ -173,9 +176,10 @@ class Workers:
         workers = [*self._workers, *self._spares]
         for _ in workers:
             self._queue.put(None)
+        deadline = time.monotonic() + _CLOSE_SECONDS
         for worker in workers:
             if worker.thread.is_alive():
-                worker.thread.join()
+                worker.thread.join(max(0.0, deadline - time.monotonic()))
         for handle in self._handles:
             handle.close()
         for handle in self._handles:

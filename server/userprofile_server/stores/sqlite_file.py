@@ -130,15 +130,15 @@ class DatabaseFile:
             raise StoreUnavailableError(f"{self.path} is gone: it was moved or removed; waiting until it is back")
         if self._is_unchanged(opened, now):
             settled = not immediately and time.monotonic() - opened.at < _REWRITTEN_SECONDS
-            if settled or (now == opened.database and self._has_its_shared_memory(opened)):
+            if settled or (now == opened.database and self._has_its_companions(opened)):
                 return False
         with self._lock:
             if self._opened is opened:  # else another thread was faster
                 self._disconnect_all()
                 if not self._is_unchanged(opened, now):
                     _log.warning("%s was replaced: reading the new file", self.path)
-                elif not self._has_its_shared_memory(opened):
-                    _log.warning("%s-shm was removed or replaced while in use: opening the database again", self.path)
+                elif not self._has_its_companions(opened):
+                    _log.warning("-wal or -shm of %s was removed while in use: opening the file again", self.path)
         return True
 
     def forget(self, owner: Connected) -> None:
@@ -151,10 +151,10 @@ class DatabaseFile:
     def _is_unchanged(self, opened: _Opened, now: _Inode | None) -> bool:
         return now is not None and now.is_same_file(opened.database) and (now.size > 0 or opened.database.size == 0)
 
-    def _has_its_shared_memory(self, opened: _Opened) -> bool:
-        if opened.shared_memory is None:  # it is made by the first one who reads a file in WAL mode
-            return True
-        return opened.shared_memory.is_same_file(self._beside("-shm"))
+    def _has_its_companions(self, opened: _Opened) -> bool:
+        # In WAL mode both are there from the first read on, until the last connection is closed.
+        pairs = [(opened.shared_memory, "-shm"), (opened.log, "-wal")]
+        return all(then is None or then.is_same_file(self._beside(suffix)) for then, suffix in pairs)
 
     def _disconnect_all(self) -> None:
         for owner in list(self._connected):

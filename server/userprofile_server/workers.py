@@ -166,7 +166,7 @@ class Workers:
             self._holding = False
 
     def close(self) -> None:
-        """Waits for the calls that still run, a second at most, then closes all handles, under calls that still wait."""
+        """Waits for the calls that still run, a second at most, then closes all handles, under those that are left."""
         self._closing.set()
         if self._supervisor.is_alive():
             self._supervisor.join()

@@ -66,50 +66,18 @@ def test_what_is_submitted_is_called_with_its_arguments(workers: Workers) -> Non
     eventually(lambda: heard == ["a", "b"], "called")
 
 
-def test_the_callback_that_is_added_before_the_end_comes_with_it(workers: Workers) -> None:
-    done: list[object] = []
-    release = threading.Event()
-    submission = workers.submit(release.wait)
-    submission.add_done_callback(done.append)
-    assert done == []
-    release.set()
-    eventually(lambda: done == [submission], "told")
-
-
-def test_the_callback_that_is_added_after_the_end_comes_at_once() -> None:
-    workers = Workers(1, open_nothing, probe_timeout=1)
-    workers.open(10)
-    over, next_one, done = threading.Event(), threading.Event(), list[object]()
-    submission = workers.submit(over.set)
-    workers.submit(next_one.set)
-    assert next_one.wait(10)  # the one worker is through with the first
-    submission.add_done_callback(done.append)
-    assert done == [submission]
-    workers.close()
-
-
-def test_a_worker_survives_a_callback_that_goes_wrong(workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
-    release = threading.Event()
-
-    def fail(_: object) -> None:
-        raise ValueError
-
-    for _ in range(2):
-        workers.submit(release.wait).add_done_callback(fail)
-    release.set()
-    assert len(on_each(workers, 2)) == 2
-    assert [record.getMessage() for record in caplog.records] == ["a callback failed after a call"] * 2
-
-
 @pytest.mark.parametrize("error", [ValueError(), SystemExit()])
 def test_a_worker_survives_what_goes_wrong(workers: Workers, error: BaseException) -> None:
+    failed = threading.Semaphore(0)
+
     def fail() -> None:
+        failed.release()
         raise error
 
-    done: list[object] = []
     for _ in range(2):
-        workers.submit(fail).add_done_callback(done.append)
-    eventually(lambda: len(done) == 2, "both have failed")
+        workers.submit(fail)
+    for _ in range(2):
+        assert failed.acquire(timeout=10)
     assert len(on_each(workers, 2)) == 2
 
 
@@ -122,7 +90,10 @@ def test_held_workers_begin_with_nothing_newer(workers: Workers) -> None:
     assert done.wait(10)
 
 
-def test_closing_waits_for_the_work_that_has_begun_and_drops_the_rest(workers: Workers) -> None:
+def test_closing_waits_for_the_work_that_has_begun_and_drops_the_rest(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers_module, "_CLOSE_SECONDS", 60)
     begun, release, dropped = threading.Semaphore(0), threading.Event(), threading.Event()
     finished: list[int] = []
 

@@ -25,37 +25,14 @@ SPARE_SECONDS = 1.0
 """How long a spare thread must not have been needed before it ends."""
 
 
-class Submission:
-    """What `Workers.submit` returns: no more of a Future than grpc asks for, because a whole one costs every call."""
+_Task = Callable[[], object]
 
-    __slots__ = ("_callback", "_first", "_work")
 
-    def __init__(self, work: Callable[[], object]) -> None:
-        """Takes what is to be done."""
-        self._work = work
-        self._callback: Callable[[Submission], object] | None = None
-        self._first = threading.Lock()
-
-    def add_done_callback(self, callback: "Callable[[Submission], object]") -> None:
-        """Has `callback` called once the work is done: by the worker, or at once if it is. Takes one only."""
-        self._callback = callback
-        self._arrive()
-
-    def run(self) -> None:
-        """Does the work."""
-        try:
-            self._work()
-        except BaseException:  # noqa: BLE001, what handlers raise never gets here, and the thread must survive the rest
-            _log.exception("a call failed outside of its handler")
-        self._arrive()
-
-    def _arrive(self) -> None:
-        # The one who adds the callback and the one who has done the work: the second of them makes the call.
-        if not self._first.acquire(blocking=False) and self._callback is not None:
-            try:
-                self._callback(self)
-            except Exception:  # noqa: BLE001, grpc's, as a Future does it
-                _log.exception("a callback failed after a call")
+def _run(task: _Task) -> None:
+    try:
+        task()
+    except BaseException:  # noqa: BLE001, what handlers raise never gets here, and the thread must survive the rest
+        _log.exception("a call failed outside of its handler")
 
 
 class _Worker:
@@ -65,9 +42,9 @@ class _Worker:
 
     def __init__(self, run: "Callable[[_Worker], None]", name: str, handle: StoreHandle) -> None:
         self.handle = handle
-        self.task: Submission | None = None
+        self.task: _Task | None = None
         """What the thread is doing now. It alone writes this."""
-        self.seen: Submission | None = None
+        self.seen: _Task | None = None
         """What it was doing when the supervisor last looked."""
         self.seen_again = 0
         """At how many looks in a row that was the same as at the one before."""
@@ -76,7 +53,7 @@ class _Worker:
 
 
 class Workers:
-    """The executor of a grpc.server. Every worker owns one handle on the store.
+    """The threads that calls are handed over to (`rpc/whole_requests.py`). Every worker owns one handle on the store.
 
     Where one node of a store can be lost while the others answer, calls for users of the lost node wait until their
     time is up, and would soon occupy all workers. A supervisor thread looks at the workers 40 times a second, and
@@ -101,7 +78,7 @@ class Workers:
         from at once.
         """
         self._own = threading.local()
-        self._queue: SimpleQueue[Submission | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Task | None] = SimpleQueue()
         self._handles = [
             StoreHandle(f"store handle {number}", open_store, probe_timeout=probe_timeout)
             for number in range(1, 2 if share_handle else count + 1)
@@ -136,11 +113,9 @@ class Workers:
             if handle.problem.permanent:
                 raise handle.problem
 
-    def submit(self, function: Callable[..., object], /, *args: object) -> Submission:
+    def submit(self, function: Callable[..., object], /, *args: object) -> None:
         """Has a worker call `function` with `args`, as soon as one has time."""
-        submission = Submission(functools.partial(function, *args))
-        self._queue.put(submission)
-        return submission
+        self._queue.put(functools.partial(function, *args))
 
     def current_store(self) -> UserReader:
         """Returns the handle of the worker thread that asks."""
@@ -189,7 +164,7 @@ class Workers:
         self._own.handle = worker.handle
         while (task := self._queue.get()) is not None:
             worker.task = task
-            task.run()
+            _run(task)
             worker.task = task = None  # else an idle worker would keep its last call
 
     def _work_as_spare(self, worker: _Worker) -> None:
@@ -202,7 +177,7 @@ class Workers:
             if task is None:
                 break
             worker.task = task
-            task.run()
+            _run(task)
             worker.task = task = None
 
     def _supervise(self) -> None:

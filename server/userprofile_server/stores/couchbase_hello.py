@@ -28,7 +28,7 @@ def look_at(address: tuple[str, int], *, timeout: float, tls: ssl.SSLContext | N
             secured = tls.wrap_socket(connection, server_hostname=address[0])
         except ssl.SSLCertVerificationError:
             raise
-        except (ConnectionError, ssl.SSLEOFError):
+        except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
             perhaps = "" if certificate else f", or that {_DEMANDS}"
             return f"no TLS there; or it {_NO_MORE}{perhaps}"
         except ssl.SSLError as error:
@@ -75,7 +75,7 @@ def _greet(connection: socket.socket) -> bytes | None:
         with contextlib.suppress(BrokenPipeError):  # an alert may be waiting to be read all the same
             connection.sendall(_HELLO)
         return connection.recv(16)
-    except ssl.SSLEOFError:
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
         return b""
     except TimeoutError:
         return None

@@ -54,7 +54,7 @@ test: setup ## Run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .PHONY: test-pythons
-test-pythons: ## Run the tests on the oldest and the newest Python that can be had; ALL=1: on each (root gets what is missing from Debian)
+test-pythons: ## Run the tests on the newest Python that can be had; ALL=1: on each (root gets what is missing from Debian)
 	@.ci/pythons
 
 test-grpcurl: setup $(GRPCURL) $(COUCHBASEMOCK) ## Try the real grpcurl on every store, and every command of the guides (needs Go, Java, Maven and Node)

@@ -1,6 +1,6 @@
 """Other processes on the file that a server reads, for a while: `make test-sqlite-processes SECONDS=300`.
 
-Each of them opens the file and closes it, over and over, while the server answers about 50 calls a second. Whatever
+Each of them opens the file and closes it, over and over, while the server answers up to 50 calls a second. Whatever
 they do, an import is seen by the next call, nobody who was imported is ever NOT_FOUND, and the file stays whole.
 """
 

@@ -1,4 +1,4 @@
-"""Importing users: JSON of many shapes in, documents of a store out. `importer.py` is where a run begins."""
+"""Imports users: reads JSON in many layouts, and writes documents to a store. `importer.py` is the entry point."""
 
 from userprofile_server.importing.importer import Importer
 from userprofile_server.importing.other_systems import FORMATS

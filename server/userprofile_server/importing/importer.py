@@ -1,8 +1,10 @@
-"""One run of an import: rows are read, checked, their passwords hashed, and stored in batches."""
+"""One import run: reads rows, checks them, hashes passwords, and stores the documents in batches."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from typing import Any, BinaryIO
 
 import argon2
@@ -14,19 +16,22 @@ from userprofile_server.importing.json_rows import JSONRows, Row
 from userprofile_server.importing.lookalikes import Lookalikes
 from userprofile_server.importing.other_systems import FORMATS, check_flags, translate
 from userprofile_server.importing.rows import KNOWN_FIELDS, check_type, encode, foreign_secret, to_document
-from userprofile_server.stores import Document, UserStore
+from userprofile_server.stores.base import Document, DocumentStore
+from userprofile_server.users.documents import username_of
 
 _BATCH_ROWS = 1000
-_BATCH_BYTES = 16 * 1024 * 1024  # so that a batch fits into memory, and through the network within its time
-_BATCH_SECONDS = 1.0  # rows with a password take so long to hash that a full batch would be a silent minute
+_BATCH_BYTES = 16 * 1024 * 1024  # so that a batch fits into memory and can be sent within its timeout
+_BATCH_SECONDS = 1.0  # hashing is slow: a full batch of passwords would take a minute without progress
 _PUT_TIMEOUT = 30.0
+_INTERRUPTED_SECONDS = 1.0
+"""Seconds that an interrupted run waits for the batch that is being stored, in order to count it."""
 
 _REPORTED_OF_A_KIND = 5
 _FIELDS_IN_SUMMARY = 20
 
 
 class Importer:
-    """One run of an import: `run` it, then ask for its `summary`, whatever became of it."""
+    """One import run. `summary` is valid after `run`, even if `run` has raised."""
 
     def __init__(
         self,
@@ -37,15 +42,22 @@ class Importer:
         format_: str | None = None,
         username_field: str | None = None,
     ) -> None:
-        """`report` takes a line about each bad row; `advance` the bytes of the file that are dealt with for good.
+        """Prepares a run.
 
-        `format_` is one of `FORMATS` if another system wrote the rows, `username_field` where their usernames are.
+        Args:
+            report: Called with a line about each bad row.
+            advance: Called with the number of bytes processed since the last call.
+            dry_run: Whether to check all rows and store none.
+            format_: One of `FORMATS` if another system wrote the rows.
+            username_field: The field with the username, if it has another name.
         """
         self.imported = 0
-        """Rows that are stored durably; with `dry_run`, that could be."""
+        """Rows that were stored durably; with `dry_run`, rows that could be stored."""
         self.replaced = 0
-        """How many of those took the place of an older document."""
+        """How many of the imported rows replaced an older document."""
         self.rejected = 0
+        self.unsure = 0
+        """Rows that may or may not be stored: the run was interrupted while the store was writing."""
         self._report = report
         self._advance = advance
         self._dry_run = dry_run
@@ -65,13 +77,15 @@ class Importer:
         self._lookalikes = Lookalikes()
         self._alike = 0
 
-    def run(self, file: BinaryIO, store: UserStore | None) -> None:
+    def run(self, file: BinaryIO, store: DocumentStore | None) -> None:
         """Imports all rows of `file`. `store` may be None in a dry run.
 
         Raises:
-            StoreError: the store failed; rows counted as imported are stored, the others may be.
-            TextInputError: the file isn't text, or no JSON at all; the rows before are stored.
-            OSError: the file can't be read; the rows before are stored.
+            KeyboardInterrupt: a signal handler raised it; rows counted as imported are stored. If some are `unsure`, a
+                thread is still using `store`.
+            StoreError: the store failed; rows counted as imported are stored, others may be.
+            TextInputError: the file isn't text, or isn't JSON; earlier rows are stored.
+            OSError: the file can't be read; earlier rows are stored.
         """
         counted = _CountingReader(file)
         batch: list[tuple[str, Document]] = []
@@ -103,10 +117,12 @@ class Importer:
             raise failure
 
     def summary(self) -> str:
-        """Says what was imported, replaced, rejected and kept."""
+        """Returns a text with the numbers of rows imported, replaced and rejected, and the names of other fields."""
         verb = "could be imported" if self._dry_run else "imported"
         replaced = "" if self._dry_run else f" ({self.replaced} replaced an older one)"
         lines = [f"{_count(self.imported, 'user')} {verb}{replaced}, {_count(self.rejected, 'row')} rejected"]
+        if self.unsure:
+            lines.append(f"{_count(self.unsure, 'more user')} may or may not be stored: the store was still writing")
         if any(rows > _REPORTED_OF_A_KIND for rows in self._problems.values()):
             lines += [f"rejected: {_count(rows, 'row')}: {kind}" for kind, rows in self._problems.most_common()]
         if self._without_hash:
@@ -119,18 +135,18 @@ class Importer:
             )
         if self._foreign_secrets:
             lines.append(
-                f"WARNING: what looks like another system's password hash is kept as it stands, and is not this"
+                f"WARNING: what looks like another system's password hash is kept unchanged, and is not this"
                 f" user's hashed_password: {_names(self._foreign_secrets)}"
             )
         if self._alike:
             lines.append(
-                f"WARNING: {_count(self._alike, 'username')} of this file can't be told from an earlier one by eye"
-                " (case, form of letters, spaces, invisible characters); each is a user of its own"
+                f"WARNING: {_count(self._alike, 'username')} of this file can't be distinguished from an earlier one by"
+                " eye (case, form of letters, spaces, invisible characters); each is a separate user"
             )
         if self._lookalikes.full:
-            lines.append("usernames that look alike were sought among the first 500000 only")
+            lines.append("only the first 500000 usernames were checked for lookalikes")
         if self._other_fields:
-            lines.append(f"other fields, kept as they stand; check them for typos: {_names(self._other_fields)}")
+            lines.append(f"other fields, kept unchanged; check them for typos: {_names(self._other_fields)}")
         return "\n".join(lines)
 
     def _read(self, row: Row, rows: JSONRows) -> Document:
@@ -155,41 +171,80 @@ class Importer:
                 self._foreign_secrets[printable(secret)] += 1
         if value.get("hashed_password") is None and value.get("password") is None:
             self._without_hash_in_batch += 1
-        if (earlier := self._lookalikes.line_of_lookalike(document.username, rows.line)) is not None:
+        if (earlier := self._lookalikes.line_of_lookalike(username_of(document.key), rows.line)) is not None:
             self._alike += 1
             if self._alike <= _REPORTED_OF_A_KIND:
-                self._report(f"warning: {rows.place}: the username looks like that on line {earlier}, but differs")
+                self._report(f"warning: {rows.place}: the username looks like the one on line {earlier}, but differs")
         return document
 
     def _reject(self, place: str, error: RowError) -> None:
+        if (line := self._count_rejected(place, error)) is not None:
+            self._report(line)
+
+    def _count_rejected(self, place: str, error: RowError) -> str | None:
+        """Counts a rejected row. Returns the line to report, if any."""
         self.rejected += 1
         self._problems[error.kind] += 1
         if (count := self._problems[error.kind]) <= _REPORTED_OF_A_KIND:
-            self._report(f"{place}: {error}")
-        elif count == _REPORTED_OF_A_KIND + 1:
-            self._report(f"{place} and later rows of this kind are only counted: {error.kind}")
+            return f"{place}: {error}"
+        if count == _REPORTED_OF_A_KIND + 1:
+            return f"{place} and later rows of this kind are only counted: {error.kind}"
+        return None
 
-    def _flush(self, batch: list[tuple[str, Document]], size: int, store: UserStore | None) -> None:
-        """Stores the documents, each with the place of its row, and reports those that the store refuses."""
+    def _flush(self, batch: list[tuple[str, Document]], size: int, store: DocumentStore | None) -> None:
+        """Stores the documents, each with the place of its row, and reports those that the store refuses.
+
+        Another thread stores and counts them, because a signal interrupts this thread's wait at once, but not a call
+        into a library. And a signal between storing and counting would make the summary wrong.
+        """
+        storing: Future[list[str]] = Future()
+        interrupt: KeyboardInterrupt | None = None
+        try:
+            threading.Thread(target=self._store, args=[batch, store, storing], name="store", daemon=True).start()
+            wait([storing])
+        except KeyboardInterrupt as error:
+            interrupt = error
+            wait([storing], timeout=_INTERRUPTED_SECONDS)
+            if storing.cancel():
+                self.unsure = len(batch)
+                raise
+        for line in storing.result():
+            self._report(line)
+        self._advance(size)
+        if interrupt is not None:
+            raise interrupt
+
+    def _store(self, batch: list[tuple[str, Document]], store: DocumentStore | None, done: Future[list[str]]) -> None:
+        """Stores and counts the documents, unless `done` was cancelled. The result of `done` is the lines to report."""
+        replaced = 0
         refused: Mapping[str, str] = {}
-        if batch and store is not None:
-            try:
-                self.replaced += store.put([document for _, document in batch], timeout=_PUT_TIMEOUT)
-            except DocumentsRefusedError as error:
-                self.replaced += error.replaced
-                refused = error.reasons
-        for place, document in batch:
-            if document.username in refused:
-                self._reject(place, RowError(refused[document.username]))
-            else:
-                self.imported += 1
+        failure: BaseException | None = None
+        try:
+            if batch and store is not None:
+                replaced = store.put([document for _, document in batch], timeout=_PUT_TIMEOUT)
+        except DocumentsRefusedError as error:
+            replaced, refused = error.replaced, error.reasons
+        except BaseException as error:  # noqa: BLE001, raised again in the waiting thread
+            failure = error
+        if not done.set_running_or_notify_cancel():
+            return
+        if failure is not None:
+            done.set_exception(failure)
+            return
+        lines = [
+            self._count_rejected(place, RowError(refused[document.key]))
+            for place, document in batch
+            if document.key in refused
+        ]
+        self.replaced += replaced
+        self.imported += sum(document.key not in refused for _, document in batch)
         self._without_hash += self._without_hash_in_batch
         self._without_hash_in_batch = 0
-        self._advance(size)
+        done.set_result([line for line in lines if line is not None])
 
 
 class _CountingReader:
-    """A file that counts what was read of it."""
+    """Wraps a file, and counts the bytes that are read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file: Any = file
@@ -201,7 +256,7 @@ class _CountingReader:
         return data
 
     def take(self) -> int:
-        """Returns how many bytes were read since it was last asked."""
+        """Returns the number of bytes that were read since the last call."""
         size, self._size = self._size, 0
         return size
 

@@ -1,6 +1,6 @@
-"""Rows out of any text that holds JSON objects: one a line, one after the other, pretty-printed, in arrays.
+"""Reads rows from text with JSON objects: one per line, concatenated, pretty-printed, or in arrays.
 
-The text is never held as a whole: an array of any size is read object by object.
+Never keeps the whole text in memory: an array of any size is read object by object.
 """
 
 import json
@@ -9,29 +9,29 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from userprofile.text_input import TextInputError
-from userprofile_server.documents import MAX_DOCUMENT_BYTES
 from userprofile_server.importing.errors import RowError
 from userprofile_server.importing.wrappers import LISTS, is_list_of_rows, problem_of_list, unwrap
+from userprofile_server.stores.base import MAX_DOCUMENT_BYTES
 
 _MAX_DEPTH = 16
-"""How deep arrays of rows may be nested, and lists within lists."""
+"""How deeply arrays of rows may be nested."""
 
-# What may stand between two values. Commas belong there in arrays, and a line that was cut out of an array keeps its
-# comma; RFC 7464 puts a record separator before each value; a byte order mark is there where files were joined.
+# Allowed between two values: commas in arrays, and after lines that were copied from one; the record separators of
+# RFC 7464; the byte order mark of an appended file.
 _GAP = re.compile("[ \t\r\n,\x1e\ufeff]*")
 _MEMBER = re.compile(r'("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*(?=[^ \t\r\n])')
 _LINE_END = re.compile("[\r\n\x1e]")
 _OBJECT_ON_NEXT_LINE = re.compile("[\r\n\x1e]([ \t]*)[\ufeff,]*{")
 
 _BEFORE_ROWS = " \t\x1e\ufeff[,"
-"""What a line may have before the row that still counts as its first."""
+"""The maximum indentation of a row that counts as the first of its line."""
 
 _INDENTATION = 256
 
-# How far from the end of the text an error may be because the rest of a literal isn't there yet.
+# An error this close to the end of the text may be due to a literal that hasn't been read completely.
 _LITERAL_CHARACTERS = 16
 
-_TOO_DEEP = "not JSON that can be kept: nested too deeply"
+_TOO_DEEP = "unsupported JSON: nested too deeply"
 _TOO_LONG = f"longer than {MAX_DOCUMENT_BYTES} bytes"
 _CUT_OFF = "not JSON: the file ends in the middle of the row"
 
@@ -45,17 +45,17 @@ _SQL = re.compile(r"(?i)(insert into|create table|pragma |begin transaction|-- )
 
 
 class Row(NamedTuple):
-    """One JSON value that stands where a row is expected."""
+    """One JSON value at a place where a row is expected."""
 
     value: dict[str, Any] | None
-    """The object; None where there is none, for the reason in `problem`."""
+    """The object; None if the row is bad: see `problem`."""
     source: str
-    """The object's own text, to the letter."""
+    """The object's own text, unchanged."""
     problem: RowError | None = None
 
 
 class JSONRows:
-    """Iterates over the rows of a text. After each of them, `line` and `place` say where it stands."""
+    """Iterates over the rows of a text. After each row, `line` and `place` say where it begins."""
 
     def __init__(self, pieces: Iterable[str]) -> None:
         """Takes the text in pieces of any size."""
@@ -65,13 +65,13 @@ class JSONRows:
         self._ended = False
         self._text = ""
         self._at = 0
-        """Where in the text the latest value begins, or what comes next."""
+        """The position of the latest value in the text, or of the next one."""
         self._counted = 0
-        """How far line ends are counted."""
+        """The position up to which line ends are counted."""
         self._line_began = 0
-        """Where in the text the current line begins: below zero if its beginning is no longer there."""
+        """The position at which the current line begins; negative if that part of the text was dropped."""
         self._blank_before = True
-        """Whether what is no longer there of the current line was blank."""
+        """Whether the dropped part of the current line was blank."""
         self._place: str | None = None
         self._lists: list[_List] = []
         self._flaw: str | None = None
@@ -81,10 +81,10 @@ class JSONRows:
 
     @property
     def place(self) -> str:
-        """Where the latest row begins, in words: `line 7`, or `line 1, column 300` where it doesn't begin its line."""
+        """Where the latest row begins: `line 7`, or `line 1, column 300` if it isn't the first of its line."""
         if self._place is not None:
             return self._place
-        # Every row is asked for its place, so no more is looked at than a row's indentation may be long.
+        # Called for every row, so it looks back only as far as the longest indentation.
         start = max(self._line_began, 0)
         indented = self._at - start <= _INDENTATION and (self._line_began >= 0 or self._blank_before)
         if indented and not self._text[start : self._at].strip(_BEFORE_ROWS):
@@ -95,7 +95,7 @@ class JSONRows:
         """Yields every row, good or bad.
 
         Raises:
-            TextInputError: the text is of another kind altogether.
+            TextInputError: the text is in another format.
         """
         if self._next():
             self._name_other_text()
@@ -114,7 +114,7 @@ class JSONRows:
         if self._lists:
             self._place = f"line {self.line}"
             opened = self._lists[0].line
-            yield _bad("the file ends within the list that begins", f" on line {opened}; are there more rows?")
+            yield _bad("the file ends inside the list that begins", f" on line {opened}; are there more rows?")
 
     # Moving on
 
@@ -122,7 +122,7 @@ class JSONRows:
         """Moves to the next value. Returns False at the end of the text."""
         while True:
             found = _GAP.match(self._text, self._at)
-            assert found is not None  # it matches nothing at all too
+            assert found is not None  # it also matches the empty string
             self._at = found.end()
             if self._at < len(self._text):
                 self._count()
@@ -132,7 +132,7 @@ class JSONRows:
                 return False
 
     def _count(self) -> None:
-        """Counts the lines up to here."""
+        """Counts the lines up to the current position."""
         start, self._counted = self._counted, self._at
         lines = self._text.count("\n", start, self._at)
         if (returns := self._text.count("\r", start, self._at)) > 0:
@@ -142,7 +142,7 @@ class JSONRows:
             self._line_began = max(self._text.rfind("\n", start, self._at), self._text.rfind("\r", start, self._at)) + 1
 
     def _read_more(self) -> bool:
-        """Appends a piece of text, or as much as there is already of the value; lets go of all before it."""
+        """Reads at least as much text as the value has so far, and drops the text before it. False at the end."""
         if self._ended:
             return False
         self._count()
@@ -166,14 +166,14 @@ class JSONRows:
         return True
 
     def _skip(self, pattern: re.Pattern[str], indent: int | None = None) -> None:
-        """Moves on to what `pattern` finds after the value's first letter, or to the end of the text."""
+        """Moves to the next match of `pattern` after the value's first character, or to the end of the text."""
         start = self._at + 1
         while True:
             for found in pattern.finditer(self._text, start):
                 if indent is None or len(found[1]) <= indent:
                     self._at = found.start()
                     return
-            # The pieces of the text may part a line's end from its indentation.
+            # A line end and the indentation after it may be in different pieces.
             line_end = max(self._text.rfind(letter, start) for letter in "\r\n\x1e")
             near = line_end >= 0 and len(self._text) - line_end < MAX_DOCUMENT_BYTES
             self._at = line_end if near and not self._ended else len(self._text)
@@ -184,7 +184,7 @@ class JSONRows:
     # Values
 
     def _value(self) -> Iterator[Row]:
-        """Yields what is in the value that begins here: mostly one row."""
+        """Yields the rows of the value that begins here: usually one."""
         while True:
             self._flaw = None
             try:
@@ -197,7 +197,7 @@ class JSONRows:
                 if end < len(self._text) or self._ended or self._text[end - 1] in '}]"':
                     break
                 flaw, position = "", end
-            # Handled out here, because the json module's errors hold the text.
+            # Handled outside the except block, because the json module's errors refer to the text.
             unfinished = flaw.startswith("Unterminated string") or position >= len(self._text) - _LITERAL_CHARACTERS
             if unfinished and flaw != _TOO_DEEP:
                 if len(self._text) - self._at > MAX_DOCUMENT_BYTES:
@@ -218,7 +218,7 @@ class JSONRows:
         elif is_list_of_rows(value):
             yield from self._enter_list()
         elif self._flaw is not None:
-            yield _bad(f"not JSON that can be kept: {self._flaw}")
+            yield _bad(f"unsupported JSON: {self._flaw}")
             self._at = end
         elif "username" in value or "type" in value:
             yield Row(value, source)
@@ -229,29 +229,29 @@ class JSONRows:
             self._at = end
 
     def _reject(self, flaw: str, position: int) -> Row:
-        """Returns what to report of the value here, and skips to where the next one may begin."""
+        """Returns the error of the current value, and skips to where the next one may begin."""
         self._place = self.place
         letter = self._text[self._at]
         line_end = _LINE_END.search(self._text, self._at)
         several_lines = letter == "{" and line_end is not None and line_end.start() < position
         indent = self._text[max(self._line_began, 0) : self._at]
         column = position - self._line_began + 1
-        # In an array that is all on one line there is nothing to find the next row by.
+        # In an array on a single line nothing marks the next row.
         lost = "; the rest of the line is skipped" if self._lists and self._lists[-1].line == self.line else ""
         if several_lines:
             self._skip(_OBJECT_ON_NEXT_LINE, len(indent) - len(indent.lstrip(" \t")))
         else:
             self._skip(_LINE_END)
         if self._ended and self._at >= len(self._text):
-            self._lists.clear()  # that they aren't closed has been said by now
+            self._lists.clear()  # this error already reports that they aren't closed
         if flaw in (_TOO_LONG, _CUT_OFF):
             return _bad(flaw)
         if flaw == _TOO_DEEP:
             return _bad(flaw, lost)
         if letter == "\0":
-            return _bad("not JSON: zero bytes", f"; was the file written to its end?{lost}")
+            return _bad("not JSON: zero bytes", f"; was the file written completely?{lost}")
         if letter == "\x1b":
-            return _bad("not JSON: a terminal's colours", lost)
+            return _bad("not JSON: terminal escape sequences", lost)
         if "\udc80" <= letter <= "\udcff":
             return _bad("not UTF-8", lost)
         where = "; the row is cut off, or wrong on a later line" if several_lines else f" at column {column}"
@@ -270,7 +270,7 @@ class JSONRows:
 
     def _close(self, letter: str) -> Iterator[Row]:
         if not self._lists or (self._lists[-1].members is None) != (letter == "]"):
-            yield self._reject(f"a {letter} that closes nothing", self._at)
+            yield self._reject(f"unmatched {letter}", self._at)
             return
         closed = self._lists.pop()
         self._place = self.place
@@ -279,7 +279,7 @@ class JSONRows:
             yield _bad(problem)
 
     def _begins_list(self) -> bool:
-        """Whether there is an object here, if only its beginning, that has its rows in an array."""
+        """Whether the value here is an object with its rows in an array."""
         at = self._at + 1
         while self._text[self._at] == "{" and (member := _MEMBER.match(self._text, self._gap_end(at))):
             name = json.loads(member[1])
@@ -298,7 +298,7 @@ class JSONRows:
             yield problem
 
     def _member(self) -> Iterator[Row]:
-        """Reads one member of an object that has its rows in an array, and opens the array when it is there."""
+        """Reads one member of an object with its rows in an array. Opens the array if this member is it."""
         members = self._lists[-1].members
         assert members is not None
         while (member := _MEMBER.match(self._text, self._at)) is None:
@@ -330,12 +330,12 @@ class JSONRows:
         assert found is not None
         return found.end()
 
-    # What json calls for each object and for NaN: flaws that are no reason to lose sight of where the row ends.
+    # Hooks of json for objects, integers and NaN. They record flaws instead of raising, so that the row's end is found.
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
         if len(value) != len(pairs):
-            self._flaw = "a field stands there twice"
+            self._flaw = "duplicate field"
         return value
 
     def _int(self, digits: str) -> int:
@@ -349,7 +349,7 @@ class JSONRows:
         self._flaw = f"{name} is not a number in JSON"
 
     def _name_other_text(self) -> None:
-        """Raises TextInputError if the text begins as no JSON does, but as some other kind of file."""
+        """Raises TextInputError if the text looks like another format."""
         beginning = self._text[self._at : self._at + 4096]
         first_line = re.split("[\r\n]", beginning, maxsplit=1)[0]
         cells = {re.sub("[^a-z]", "", cell.lower()) for cell in re.split("[,;\t|]", first_line)}
@@ -368,11 +368,11 @@ class JSONRows:
 
 
 class _List(NamedTuple):
-    """An array of rows that is being read, or an object that has one."""
+    """An array of rows that is being read, or an object with such an array."""
 
     line: int
     members: dict[str, Any] | None = None
-    """None for an array; for an object its members so far, without lists and objects."""
+    """For an object, its members so far, except arrays and objects; None for an array."""
 
 
 def _bad(kind: str, detail: str = "") -> Row:

@@ -1,25 +1,25 @@
-"""Usernames that people can't tell apart, among those of one import."""
+"""Finds usernames within one import that look the same to people."""
 
 import unicodedata
 
 _MAX_NAMES = 500_000
-"""How many names are remembered: some 60 MB."""
+"""The maximum number of usernames that are remembered, in about 60 MB."""
 
-# Invisible, though not of the category Cf: fillers, joiners, variation selectors.
+# Invisible, but not in the category Cf: fillers, joiners, variation selectors.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0") | {chr(code) for code in range(0xFE00, 0xFE10)}
 
 
 class Lookalikes:
-    """Remembers names, as hashes, and tells which look like an earlier one and yet differ."""
+    """Remembers hashes of usernames, and finds those that look like an earlier one but differ."""
 
     def __init__(self) -> None:
-        """Knows no name yet."""
+        """Starts without usernames."""
         self.full = False
-        """Whether there were more names than are remembered."""
+        """Whether there were more usernames than can be remembered."""
         self._seen: dict[int, int] = {}
 
     def line_of_lookalike(self, username: str, line: int) -> int | None:
-        """Returns the line of an earlier name that differs but looks the same; remembers this one."""
+        """Returns the line of an earlier username that looks the same but differs. Remembers this one."""
         looks = hash(_skeleton(username))
         itself = hash(username) & 0xFFFFFFFF
         earlier = self._seen.get(looks)
@@ -33,7 +33,7 @@ class Lookalikes:
 
 
 def _skeleton(username: str) -> str:
-    """Returns the same for names that look the same: NFKC, no case, nothing invisible, spaces only between words."""
+    """Returns the same string for usernames that look the same: NFKC, casefolded, stripped, nothing invisible."""
     if username.isascii():
         return " ".join(username.casefold().split())
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username).casefold())

@@ -1,4 +1,4 @@
-"""Users as other systems export them: what is certain to mean a field of ours, and what looks like a flag."""
+"""Users from other systems: fields that correspond to ours, and fields that look like an account flag."""
 
 import functools
 import re
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from userprofile_server.importing.errors import RowError, printable
+from userprofile_server.users.models import User
 
 
 def _scim_name(row: dict[str, Any]) -> Any:
@@ -15,7 +16,7 @@ def _scim_name(row: dict[str, Any]) -> Any:
 
 
 def _scim_email(row: dict[str, Any]) -> Any:
-    """The primary address, or the only one."""
+    """Returns the primary address, or the only one."""
     emails = row.get("emails")
     if not isinstance(emails, list) or not all(isinstance(email, dict) for email in emails):
         return None
@@ -24,15 +25,15 @@ def _scim_email(row: dict[str, Any]) -> Any:
 
 
 class Format(NamedTuple):
-    """How another system writes a user."""
+    """The field names of another system."""
 
     username: str
     full_name: str | Callable[[dict[str, Any]], Any] | None
     email: str | Callable[[dict[str, Any]], Any]
     flag: str
-    """The field that says whether the account may be used."""
+    """The field that says whether the account is enabled or disabled."""
     disabled_if: bool
-    """The flag's value for an account that may not."""
+    """The flag's value for a disabled account."""
 
 
 FORMATS: dict[str, Format] = {
@@ -44,8 +45,8 @@ FORMATS: dict[str, Format] = {
 
 _SIGNS = {"userName": "scim", "localId": "firebase", "user_id": "auth0"}
 
-# The names of flags without case, underscores and the like. Where the first are true the account may be used; it may
-# not where the second are.
+# Names of flags, in lower case and without separators: those that are true for an enabled account, and those that are
+# true for a disabled one.
 _ENABLED_IF_TRUE = frozenset({"active", "enabled", "accountenabled", "accountactive", "useractive", "userenabled"})
 _DISABLED_IF_TRUE = frozenset(
     {
@@ -70,12 +71,12 @@ _TRUE = frozenset({"true", "yes", "y", "1", "on"})
 
 
 def translate(row: dict[str, Any], form: Format | None, username_field: str | None) -> dict[str, Any]:
-    """Returns the row with our names for the fields of `form`; the others, and what is only part of ours, stay.
+    """Returns the row with the fields of `form` renamed to ours. All other fields stay.
 
-    `username_field`, if given, is where to take the username from.
+    `username_field`, if given, is the field with the username.
 
     Raises:
-        RowError: one of our fields is there too and says otherwise, or the flag isn't true or false.
+        RowError: the row also has our field with another value, or the flag isn't true or false.
     """
     translated = dict(row)
     if form is not None:
@@ -91,8 +92,8 @@ def translate(row: dict[str, Any], form: Format | None, username_field: str | No
                 _set(translated, ours, theirs(row), ours)
     source = username_field or (form.username if form is not None else "username")
     if row.get(source) is None:
-        field = " --username-field says which field to take" if username_field is None else ""
-        raise RowError(f"no {source} to take the username from", f";{field}" if field else "")
+        hint = "; --username-field names another field" if username_field is None else ""
+        raise RowError(f"no {source} to use as username" if source != "username" else "no username", hint)
     if username_field is not None:
         translated.pop("username", None)
     _set(translated, "username", row[source], source)
@@ -104,21 +105,21 @@ def _set(row: dict[str, Any], ours: str, value: Any, theirs: str) -> None:
         return
     if theirs != ours and row.get(ours) is not None and row[ours] != value:
         raise RowError(f"{theirs} and {ours} contradict each other")
-    if theirs not in ("username", "email", "full_name", "disabled"):
+    if theirs not in User.model_fields:
         row.pop(theirs, None)
     row[ours] = value
 
 
 def hint_at_format(row: dict[str, Any]) -> str:
-    """Says which `--format` a row without a username may have."""
+    """Returns a hint to use `--format`, for a row without a username."""
     return next((f"; if this is a user of {name}: --format {name}" for sign, name in _SIGNS.items() if sign in row), "")
 
 
 def check_flags(row: dict[str, Any], other_fields: list[str]) -> list[str]:
-    """Returns those of the other fields that say that the account is disabled, where `disabled` doesn't.
+    """Returns the other fields that mark the account as disabled, if the row has no `disabled`.
 
     Raises:
-        RowError: `disabled` is there and says otherwise.
+        RowError: the row's `disabled` contradicts one of them.
     """
     disabled = row.get("disabled")
     found = []
@@ -135,7 +136,7 @@ def check_flags(row: dict[str, Any], other_fields: list[str]) -> list[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _meaning_of(name: str) -> Callable[[Any], bool | None] | None:
-    """Returns what makes of the field's value whether the account is disabled; None if it's no such field."""
+    """Returns a function that tells from a flag's value whether the account is disabled; None if it isn't a flag."""
     letters = re.sub("[^a-z]", "", name.casefold())
     letters = letters.removeprefix("is")
     if letters in _ENABLED_IF_TRUE:
@@ -150,7 +151,7 @@ def _not_enabled(value: Any) -> bool | None:
 
 
 def _is_disabled(value: Any) -> bool | None:
-    # An account that isn't blocked may be disabled for another reason. What is neither true nor false says since when.
+    # False doesn't mean enabled: the account may be disabled for another reason. Other values are times of blocking.
     flag = _as_bool(value)
     return True if flag or (flag is None and value) else None
 

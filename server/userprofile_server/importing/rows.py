@@ -1,4 +1,4 @@
-"""One row, as it was read, into the document that is stored: all checks, and the password's hash."""
+"""Converts a row into the document to store: checks everything, and hashes the password."""
 
 import difflib
 import functools
@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from userprofile_server.documents import MAX_DOCUMENT_BYTES, describe, parse_user
 from userprofile_server.errors import CorruptDocumentError, InvalidUsernameError, ProfileTooLargeError
 from userprofile_server.importing.errors import RowError, printable
 from userprofile_server.importing.other_systems import hint_at_format
-from userprofile_server.models import USERPROFILE_DOC_TYPE, UserInDB
-from userprofile_server.stores import Document
-from userprofile_server.users import check_username
+from userprofile_server.stores.base import MAX_DOCUMENT_BYTES, Document
+from userprofile_server.users.documents import describe, document_key, parse_user
+from userprofile_server.users.lookup import check_username
+from userprofile_server.users.models import USERPROFILE_DOC_TYPE, UserInDB
 
 SECRET_FIELDS = frozenset({"password", "hashed_password"})
 KNOWN_FIELDS = frozenset(UserInDB.model_fields) | SECRET_FIELDS
@@ -25,7 +25,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d|\d+$")
 
 
 def encode(source: str) -> bytes:
-    """Returns the bytes of a row. Raises RowError if they weren't UTF-8."""
+    """Returns the bytes of a row. Raises RowError if the row isn't valid UTF-8 in the file."""
     try:
         return source.encode()
     except UnicodeEncodeError:
@@ -34,7 +34,7 @@ def encode(source: str) -> bytes:
 
 
 def check_type(row: dict[str, Any]) -> None:
-    """Raises RowError for a document of another kind, of which a whole bucket's export has many."""
+    """Raises RowError for a document of another type, of which an export of a whole bucket has many."""
     if row.get("type", USERPROFILE_DOC_TYPE) != USERPROFILE_DOC_TYPE:
         raise RowError("another type of document (type: Input should be 'userprofile')")
 
@@ -42,16 +42,16 @@ def check_type(row: dict[str, Any]) -> None:
 def to_document(
     row: dict[str, Any], content: bytes | None, hash_password: Callable[[str], str], *, foreign_secrets: bool = False
 ) -> Document:
-    """Returns the document of a row: `content` to the byte where that is given and has no password.
+    """Returns the document for a row: `content` byte for byte, if it is given and the row has no password.
 
-    With `foreign_secrets` a row may have a password's hash of another form beside, and none of ours.
+    With `foreign_secrets`, a row may have a password hash in another system's field instead of `hashed_password`.
 
     Raises:
         RowError: the row can't be imported.
     """
     for name in row:
         if name not in KNOWN_FIELDS and (meant := name.strip().casefold()) in SECRET_FIELDS:
-            raise RowError(f"a field is named almost like {meant}; it would be kept as it stands")
+            raise RowError(f"a field name is almost {meant}; it would be stored as another field")
     stored = {name: value for name, value in row.items() if name != "password"}
     stored.setdefault("type", USERPROFILE_DOC_TYPE)
     password = row.get("password")
@@ -60,8 +60,8 @@ def to_document(
         if has_hash:
             raise RowError("needs either password or hashed_password, not both")
         if not isinstance(password, str) or not password:
-            raise RowError("password: must be a text, and not empty")
-        stored["hashed_password"] = ""  # hashed last: it takes long, and the row may still be rejected
+            raise RowError("password: must be a non-empty string")
+        stored["hashed_password"] = ""  # hashed last, because hashing is slow and the row may still be rejected
     elif not has_hash and not foreign_secrets and (secret := foreign_secret(row)) is not None:
         raise RowError(f"no hashed_password, but {printable(secret)}, which looks like one; rename or remove it")
     problem = None
@@ -79,26 +79,24 @@ def to_document(
         raise RowError(f"username: {error}") from None
     if password is not None:
         stored["hashed_password"] = _hash(password, hash_password)
-    document = Document(
-        user.username, _dump(stored) if content is None or "password" in row else _with_type(row, content)
-    )
-    if len(document.content) > MAX_DOCUMENT_BYTES:
+    content = _dump(stored) if content is None or "password" in row else _with_type(row, content)
+    if len(content) > MAX_DOCUMENT_BYTES:
         raise RowError(f"longer than {MAX_DOCUMENT_BYTES} bytes")
     try:
-        parse_user(*document)  # what the server couldn't read must not get in
+        parse_user(user.username, content)  # store nothing that the server can't read
     except CorruptDocumentError as error:
         raise RowError(str(error)) from None
     except ProfileTooLargeError as error:
         raise RowError(f"the profile is too large: {error}") from None
-    return document
+    return Document(document_key(user.username), content)
 
 
 def foreign_secret(row: dict[str, Any]) -> str | None:
-    """Returns the name of a field that may well hold a password or its hash, if there is one."""
+    """Returns the name of a field that probably contains a password or its hash, None if there is none."""
     for name, value in row.items():
         if name not in KNOWN_FIELDS and _names_a_secret(name) and value and isinstance(value, str | list | dict):
             if isinstance(value, str) and _TIME.match(value):
-                continue  # when a password was set
+                continue  # the time when a password was set
             return name
     return None
 
@@ -114,12 +112,12 @@ def _hash(password: str, hash_password: Callable[[str], str]) -> str:
     try:
         return hash_password(password)
     except UnicodeEncodeError:
-        pass  # raised below, where the password doesn't hang on the error
+        pass  # raised below, so that the error doesn't refer to the password
     raise RowError("password: must be valid Unicode")
 
 
 def _with_type(row: dict[str, Any], content: bytes) -> bytes:
-    """Returns the document to the byte as it is, but for a type that it lacks."""
+    """Returns the document, unchanged except that a missing type is added."""
     if "type" in row:
         return content
     return content[:-1] + b', "type": "%s"}' % USERPROFILE_DOC_TYPE.encode()

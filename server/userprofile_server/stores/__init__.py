@@ -1,69 +1,53 @@
-"""The stores, chosen by URL. A new one is a module here with an `open_…` function, and a line in `_OPENERS`."""
+"""The stores, chosen by URL. A new store is a package here that offers a `BACKEND`, and a line in `BACKENDS`."""
 
-from typing import Protocol
+from importlib import import_module
 
 from userprofile_server.errors import StoreMisconfiguredError
-from userprofile_server.settings import StoreSettings
-from userprofile_server.stores.base import Document, Examinable, Outcome, UserReader, UserStore
-from userprofile_server.stores.couchbase_url import CouchbaseURL
-from userprofile_server.stores.sqlite import open_sqlite
-from userprofile_server.stores.sqlite_url import path_of
+from userprofile_server.stores.base import Backend, DocumentStore
+from userprofile_server.stores.settings import StorageSettings
 
-__all__ = ["Document", "Examinable", "Outcome", "UserReader", "UserStore", "check_url", "is_cluster", "open_store"]
-
-
-def _open_couchbase(settings: StoreSettings, *, writable: bool) -> UserStore:  # noqa: ARG001, the cluster knows
-    # Imported when it is asked for: the SDK is large, and a process that serves SQLite has no use for it.
-    from userprofile_server.stores.couchbase import open_couchbase
-
-    return open_couchbase(settings)
-
-
-class _Open(Protocol):
-    def __call__(self, settings: StoreSettings, /, *, writable: bool) -> UserStore: ...
-
-
-_OPENERS: dict[str, _Open] = {
-    "sqlite": open_sqlite,
-    "couchbase": _open_couchbase,
-    "couchbases": _open_couchbase,
+BACKENDS = {
+    "sqlite": "userprofile_server.stores.sqlite.backend",
+    "couchbase": "userprofile_server.stores.couchbase.backend",
+    "couchbases": "userprofile_server.stores.couchbase.backend",
 }
+"""The module with the backend of each scheme, imported when a URL has the scheme."""
 
 
-def open_store(settings: StoreSettings, *, writable: bool = False) -> UserStore:
-    """Opens a handle on the store at `settings.store`, for example `sqlite:///users.db`.
+def open_store(settings: StorageSettings, *, writable: bool = False) -> DocumentStore:
+    """Opens a connection to the store at `settings.store.url`, for example `sqlite:///users.db`.
 
-    Only a `writable` one takes `put`, and only it makes a store that isn't there yet: reading, checking and
-    connecting again never create anything.
+    Only a `writable` connection allows `put`, and only it creates a missing store: reading, checking and reconnecting
+    never create anything.
 
     Raises:
-        StoreMisconfiguredError: the URL isn't one of a store, or what it names can't be used.
-        StoreDamagedError: what the store has kept can't be read.
+        StoreMisconfiguredError: the URL is invalid, its store can't be used, or the driver isn't installed.
+        StoreDamagedError: the store's data can't be read.
         StoreUnavailableError: the store can't be reached now, or there is no such file.
     """
-    check_url(settings.store)
-    return _OPENERS[settings.store.partition("://")[0]](settings, writable=writable)
+    backend = backend_of(settings.store.url)
+    backend.check_url(settings.store.url)
+    return backend.open(settings, writable)
 
 
 def check_url(url: str) -> None:
-    """Looks at a store's URL without opening anything.
+    """Validates a store's URL, without opening anything.
 
     Raises:
-        StoreMisconfiguredError: it isn't one.
+        StoreMisconfiguredError: the URL is invalid.
+    """
+    backend_of(url).check_url(url)
+
+
+def backend_of(url: str) -> Backend:
+    """Returns the backend for `url`, by its scheme.
+
+    Raises:
+        StoreMisconfiguredError: no store has this scheme.
     """
     scheme, separator, _ = url.partition("://")
-    if not separator or scheme not in _OPENERS:
-        known = ", ".join(f"{scheme}://" for scheme in _OPENERS)
+    if not separator or scheme not in BACKENDS:
+        known = ", ".join(f"{scheme}://" for scheme in BACKENDS)
         raise StoreMisconfiguredError(f"a store's URL begins with one of: {known}", permanent=True)
-    if scheme == "sqlite":
-        path_of(url)
-    elif is_cluster(url):
-        CouchbaseURL.parse(url)
-
-
-def is_cluster(url: str) -> bool:
-    """Whether the store at `url` has nodes, of which one can be lost while the others answer.
-
-    Several threads may read from one handle on such a store at once, and none of them waits for another.
-    """
-    return url.startswith(("couchbase://", "couchbases://"))
+    backend: Backend = import_module(BACKENDS[scheme]).BACKEND
+    return backend

@@ -1,84 +1,118 @@
-"""What every store can do. `tests/conformance` states the same as cases, and every store passes all of them."""
+"""The interface of all stores: documents by key. A store knows neither users nor gRPC.
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+`tests/store_contract` tests every store against it.
+"""
 
-from userprofile_server.errors import DomainError
-from userprofile_server.models import User
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
-Outcome = User | DomainError
-"""What became of one name of several: the user, or the error that asking for it alone would have raised."""
+from userprofile_server.errors import StoreError
+from userprofile_server.stores.settings import StorageSettings
+
+T = TypeVar("T")
+
+MAX_KEY_BYTES = 246
+"""The longest key that a store has to accept, in bytes of UTF-8: Couchbase's limit inside a collection."""
+
+MAX_DOCUMENT_BYTES = 20 * 1024 * 1024
+"""The largest document that a store has to accept, in bytes: Couchbase's limit."""
 
 
 class Document(NamedTuple):
-    """A user's document on its way into a store: JSON in UTF-8."""
+    """A document to store: JSON in UTF-8."""
 
-    username: str
+    key: str
     content: bytes
 
 
-class UserReader(Protocol):
-    """What answering a call takes of a store.
+class DocumentReader(Protocol):
+    """The part of a store that serving a call needs.
 
-    Every timeout is in seconds and above zero. Every method raises only the domain's errors
-    (`userprofile_server.errors`), and none of them holds anything out of a document.
+    Every timeout is in seconds and above zero. Every method raises only StoreErrors (`userprofile_server.errors`),
+    whose text has no content of a document.
     """
 
-    def get(self, username: str, *, timeout: float) -> User:
-        """Returns the public profile of `username`, which is a valid name already.
+    def get(self, key: str, *, timeout: float) -> bytes | None:
+        """Returns the document under `key` byte for byte; None if there is none.
 
         Raises:
-            UserNotFoundError: the store answered, and has no such user.
-            CorruptDocumentError: the document is there, but isn't a user profile.
-            ProfileTooLargeError: its public part is larger than a profile may be.
-            StoreError: the store didn't answer.
+            StoreError: the store didn't respond.
         """
         ...
 
-    def get_many(self, usernames: Sequence[str], *, timeout: float) -> dict[str, Outcome]:
-        """Returns what became of each of the names, which are valid and differ, in one round for all of them.
+    def get_many(
+        self, keys: Sequence[str], parse: Callable[[str, bytes], T], *, timeout: float
+    ) -> dict[str, T | StoreError | None]:
+        """Reads the documents under `keys`, which are distinct, in one round. Returns an outcome for each key.
+
+        An outcome is the result of `parse(key, document)`, None if there is no document, or an error if the store
+        didn't respond for this key. Documents may be large: each is parsed and released before the next one is read,
+        if the store can do that. If a read is retried, a document may be parsed twice. `parse` must not raise.
 
         Raises:
-            StoreError: the store answered for none of them.
+            StoreError: the store responded for none of them.
         """
         ...
 
 
-class UserStore(UserReader, Protocol):
-    """One handle on a store, owned by one thread at a time."""
+class DocumentStore(DocumentReader, Protocol):
+    """One connection to a store. Only one thread uses it at a time."""
 
     def put(self, documents: Sequence[Document], *, timeout: float) -> int:
-        """Stores all documents durably, in order, and returns how many took the place of an older one.
+        """Stores all documents durably, in order, and returns how many replaced an older one.
 
         Raises:
-            DocumentsRefusedError: some can't be stored, and all others are.
-            StoreError: not all of them are stored for certain. Storing them again does no harm.
+            DocumentsRefusedError: some can't be stored; all others are stored.
+            StoreError: some may not be stored. Storing them again is safe.
         """
         ...
 
     def probe(self, *, timeout: float) -> None:
-        """Reads keys that nobody has used. Returns when the store has answered; raises StoreError if it hasn't.
+        """Reads keys that don't exist. Returns if the store responds; raises StoreError if it doesn't.
 
-        Other threads than the handle's own may call it, at any time.
+        Any thread may call it at any time.
         """
         ...
 
     def close(self) -> None:
-        """Lets go of files and connections. Later calls raise StoreUnavailableError; closing again does nothing.
+        """Closes files and connections. Later calls raise StoreUnavailableError; closing again does nothing.
 
-        Other threads than the handle's own may call it, while a read is under way too.
+        Any thread may call it, also during a read.
         """
         ...
 
 
 @runtime_checkable
 class Examinable(Protocol):
-    """A store that can look for damage in what it has kept. An ability of its own: a cluster does this by itself."""
+    """A store that can check its data for damage. Optional, because a cluster does this itself."""
 
     def examine(self, *, seconds: float | None) -> Iterator[str]:
-        """Yields lines about what was looked at, for `seconds` at most; None takes the time it needs.
+        """Yields lines about what was checked, for `seconds` at most; None means no limit.
 
         Raises:
             StoreDamagedError: something is damaged; the text says what.
         """
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """What a store's package provides, as its `BACKEND`. It imports a large driver only in `open`."""
+
+    open: Callable[[StorageSettings, bool], DocumentStore]
+    """Opens a connection, which allows `put` if the second argument is true; see `stores.open_store`."""
+    check_url: Callable[[str], object]
+    """Raises StoreMisconfiguredError if this is no valid URL of such a store. Opens nothing."""
+    look_before_opening: Callable[[StorageSettings], None] = lambda _settings: None
+    """For commands, which open a store once: raises a StoreError if its address isn't that of such a store."""
+    diagnose: Callable[[StorageSettings, Iterator[str]], Iterator[str]] = lambda _settings, attempt: attempt
+    """For `check`: yields the lines of an attempt to connect and read, with more details.
+
+    If the attempt raises a StoreError, it may raise one with more details instead.
+    """
+    has_nodes: bool = False
+    """Whether the store has several nodes, so that one can be down while the others respond.
+
+    Several threads may read through one connection to such a store at once, without waiting for each other.
+    """

@@ -1,7 +1,7 @@
 """The URL of a Couchbase store: `couchbase://host1,host2:11210,[::1]/bucket?scope=…&collection=…&network=…`.
 
-It has a grammar of its own, because Python's `urlsplit` knows one host alone: newer versions refuse a list with IPv6
-addresses, and all of them drop line ends and tabs in silence.
+It has its own parser, because Python's `urlsplit` supports only one host: newer versions refuse a list with IPv6
+addresses, and all versions silently drop line ends and tabs.
 """
 
 import ipaddress
@@ -35,11 +35,11 @@ class Host(NamedTuple):
     name: str
     """A DNS name, or an IPv4 or IPv6 address without brackets."""
     port: int | None
-    """None for the scheme's own."""
+    """None for the scheme's default."""
 
     @classmethod
     def parse(cls, text: str) -> "Host":
-        """Raises StoreMisconfiguredError if `text` isn't one."""
+        """Raises StoreMisconfiguredError if `text` isn't a host."""
         parts = _HOST.fullmatch(text)
         if parts is None:
             hint = "an IPv6 address stands in brackets" if text.count(":") > 1 else "HOST, HOST:PORT or [IPV6]:PORT"
@@ -76,7 +76,7 @@ class Host(NamedTuple):
         return True
 
     def __str__(self) -> str:
-        """As in a URL."""
+        """Returns the form used in a URL."""
         name = f"[{self.name}]" if ":" in self.name else self.name
         return name if self.port is None else f"{name}:{self.port}"
 
@@ -91,16 +91,18 @@ class CouchbaseURL:
     scope: str = "_default"
     collection: str = "_default"
     network: str = "auto"
-    """Which of the addresses that a node advertises are used: `default`, `external`, or `auto` for those that fit."""
+    """Which advertised addresses of nodes to use: `default`, `external`, or `auto` for those that match the URL."""
 
     @classmethod
     def parse(cls, url: str) -> "CouchbaseURL":
-        """Raises StoreMisconfiguredError, which says what of `url` is wrong and repeats no credentials."""
+        """Raises StoreMisconfiguredError, which says what is wrong with `url` without repeating credentials."""
         scheme, _, rest = url.partition("://")
         rest, _, query = rest.partition("?")
         netloc, _, bucket = rest.partition("/")
         if "@" in url:  # anywhere: a password may hold a slash
-            raise _mistake("credentials don't belong in the URL; see USERPROFILE_COUCHBASE_USERNAME and …_PASSWORD")
+            raise _mistake(
+                "credentials don't belong in the URL; see USERPROFILE_SERVER_COUCHBASE_USERNAME and …_PASSWORD"
+            )
         hosts = netloc.split(",")
         if scheme not in DEFAULT_PORTS or not all(hosts) or not bucket or "/" in bucket or "#" in url:
             raise _mistake(_FORM)
@@ -115,15 +117,15 @@ class CouchbaseURL:
 
     @property
     def may_be_service(self) -> bool:
-        """Whether it may name a DNS SRV record: one host, by name, without a port."""
+        """Whether the URL may name a DNS SRV record: a single host name without a port."""
         (first, *others) = self.hosts
         return not others and first.port is None and not first.is_address
 
     @property
     def connection(self) -> str:
-        """What the SDK connects to: `couchbase://host1,host2`.
+        """The connection string for the SDK: `couchbase://host1,host2`.
 
-        It uses `urlsplit`, which takes a bracket at the beginning alone, and a port behind it.
+        The SDK uses `urlsplit`, which accepts a bracket only at the beginning, with a port after it.
         """
         bracketed = [host._replace(port=host.port or self.default_port) for host in self.hosts if ":" in host.name]
         return f"{self.scheme}://" + ",".join(map(str, [*bracketed, *(h for h in self.hosts if ":" not in h.name)]))

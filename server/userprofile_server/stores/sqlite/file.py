@@ -1,8 +1,7 @@
-"""One database file and all connections that this process has to it: they are opened and given up together.
+"""A database file and all connections of this process to it, which are opened and closed together.
 
-Nothing here opens the file. On POSIX the first `close` of any other descriptor of a file drops every lock that the
-process holds on it, SQLite's included (https://www.sqlite.org/howtocorrupt.html, section 2.2); looking at it by
-`stat` does not.
+Nothing here opens the file. On POSIX, closing any other descriptor of a file drops every lock that the process holds on
+it, SQLite's included (https://www.sqlite.org/howtocorrupt.html, section 2.2). `stat` doesn't.
 """
 
 import logging
@@ -20,18 +19,18 @@ from userprofile_server.errors import StoreDamagedError, StoreMisconfiguredError
 _log = logging.getLogger(__name__)
 
 _REWRITTEN_SECONDS = 1.0
-"""How long a connection lasts at least before a change of the file's content replaces it.
+"""Minimum seconds before a change of the file's content causes a reconnect.
 
-A content that changes beneath SQLite (`cp` over the file) looks from outside like an import's checkpoint, for which
-nothing needs to be opened again.
+`stat` can't tell a file that was overwritten (`cp`) from one that an import's checkpoint has changed, and a checkpoint
+needs no new connection.
 """
 
 
 class Connected(Protocol):
-    """What has a connection to the file."""
+    """An owner of a connection to the file."""
 
     def disconnect(self) -> None:
-        """Closes the connection. Waits for a statement that is under way."""
+        """Closes the connection. Waits for a statement in progress."""
         ...
 
 
@@ -70,16 +69,23 @@ class DatabaseFile:
         self._connected: weakref.WeakSet[Connected] = weakref.WeakSet()
         self._opened: _Opened | None = None
         self._left: _Opened | None = None
-        """What was given up last, with the log that belongs to it."""
+        """The files of the connections that were closed last."""
 
     @classmethod
     def at(cls, path: Path) -> "DatabaseFile":
-        """Returns the one of this process for `path`."""
+        """Returns this process's object for `path`."""
         with _files_lock:
             file = _files.get(path.absolute())
             if file is None:
                 file = _files[path.absolute()] = cls(path)
             return file
+
+    @property
+    def subject(self) -> str:
+        """The path for messages about a missing file, with the target if it is a symbolic link."""
+        if not self.path.is_symlink() or self.path.exists():
+            return str(self.path)
+        return f"{self.path} is a symbolic link to {self.path.readlink()}, which"
 
     @property
     def size(self) -> int | None:
@@ -89,15 +95,15 @@ class DatabaseFile:
 
     @property
     def log_size(self) -> int:
-        """The size of the write-ahead log beside it, in bytes."""
+        """The size of the write-ahead log next to it, in bytes."""
         log = self._beside("-wal")
         return 0 if log is None else log.size
 
     def connect(self, owner: Connected, open_connection: Callable[[], None]) -> None:
-        """Has `owner` open a connection, while no other one is opened or given up.
+        """Opens a connection for `owner`, while no other connection is opened or closed.
 
         Raises:
-            StoreError: of `open_connection`, or the file is gone, or was replaced while it was opened.
+            StoreError: `open_connection` raised it; or the file is missing, or was replaced during the opening.
         """
         with self._lock:
             before = _inode(self.path)
@@ -115,9 +121,9 @@ class DatabaseFile:
             self._connected.add(owner)
 
     def look(self, *, immediately: bool = False) -> bool:
-        """Returns whether all connections were given up, because the file at the path is not the opened one any more.
+        """Checks whether the file was replaced. If so, closes all connections and returns True.
 
-        A file that was only written to is taken for another one after `_REWRITTEN_SECONDS`, or `immediately`.
+        Changed content counts as a replacement after `_REWRITTEN_SECONDS`, or `immediately`.
 
         Raises:
             StoreUnavailableError: there is no file.
@@ -127,13 +133,13 @@ class DatabaseFile:
             return True
         now = _inode(self.path)
         if now is None:
-            raise StoreUnavailableError(f"{self.path} is gone: it was moved or removed; waiting until it is back")
+            raise StoreUnavailableError(f"{self.subject} is gone: it was moved or removed; waiting until it is back")
         if self._is_unchanged(opened, now):
             settled = not immediately and time.monotonic() - opened.at < _REWRITTEN_SECONDS
             if settled or (now == opened.database and self._has_its_companions(opened)):
                 return False
         with self._lock:
-            if self._opened is opened:  # else another thread was faster
+            if self._opened is opened:  # otherwise another thread was faster
                 self._disconnect_all()
                 if not self._is_unchanged(opened, now):
                     _log.warning("%s was replaced: reading the new file", self.path)
@@ -142,7 +148,7 @@ class DatabaseFile:
         return True
 
     def forget(self, owner: Connected) -> None:
-        """Takes note that `owner` has closed its connection for good."""
+        """Removes `owner`, which has closed its connection for good."""
         with self._lock:
             self._connected.discard(owner)
             if not self._connected:
@@ -152,7 +158,7 @@ class DatabaseFile:
         return now is not None and now.is_same_file(opened.database) and (now.size > 0 or opened.database.size == 0)
 
     def _has_its_companions(self, opened: _Opened) -> bool:
-        # In WAL mode both are there from the first read on, until the last connection is closed.
+        # In WAL mode both exist from the first read until the last connection is closed.
         pairs = [(opened.shared_memory, "-shm"), (opened.log, "-wal")]
         return all(then is None or then.is_same_file(self._beside(suffix)) for then, suffix in pairs)
 
@@ -177,7 +183,7 @@ class DatabaseFile:
             )
 
     def _beside(self, suffix: str) -> _Inode | None:
-        # SQLite puts them beside the file itself, not beside a link to it.
+        # SQLite creates them next to the file itself, not next to a link to it.
         return _inode(Path(f"{os.path.realpath(self.path)}{suffix}"))
 
 
@@ -196,7 +202,7 @@ def _inode(path: Path) -> _Inode | None:
         if not stat.S_ISREG(found.st_mode):
             raise StoreMisconfiguredError(f"{path} is not a regular file, but {_kind(found.st_mode)}", permanent=True)
         return _Inode(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-    raise StoreMisconfiguredError(f"{path} can't be looked at: {problem}", permanent=True)
+    raise StoreMisconfiguredError(f"{path} can't be accessed: {problem}", permanent=True)
 
 
 def _kind(mode: int) -> str:

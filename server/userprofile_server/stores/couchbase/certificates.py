@@ -1,30 +1,30 @@
-"""The TLS files of a Couchbase store, looked at before the SDK gets them: of what it can't use it says no word."""
+"""Checks the TLS files of a Couchbase store before the SDK gets them, because the SDK doesn't report bad ones."""
 
 from collections.abc import Callable
 from typing import TypeVar
 
 from userprofile.certificates import CertificateError, read_authorities, read_identity, time_left
 from userprofile_server.errors import StoreMisconfiguredError
-from userprofile_server.settings import StoreSettings
+from userprofile_server.stores.couchbase.settings import CouchbaseSettings
 
 T = TypeVar("T")
 
 
-def check_certificates(settings: StoreSettings) -> list[str]:
+def check_certificates(settings: CouchbaseSettings) -> list[str]:
     """Returns a line about each file in the settings, with how long it is still valid.
 
     Raises:
-        StoreMisconfiguredError: a file can't be used. It may be mended while we run, so no such error is permanent.
+        StoreMisconfiguredError: a file can't be used. Not permanent, because it may be replaced while the server runs.
     """
     lines = []
-    ca, certificate, key = settings.couchbase_ca, settings.couchbase_certificate, settings.couchbase_key
+    ca, certificate, key = settings.ca, settings.certificate, settings.key
     if ca is not None:
         authorities = _in_words(lambda: read_authorities(ca))
         count = "1 authority" if authorities.count == 1 else f"{authorities.count} authorities, the first of them"
         expired = f"; {authorities.expired} more expired" if authorities.expired else ""
         lines.append(f"{ca}: {count} with {time_left(authorities.not_after)}{expired}")
     if certificate is not None and key is not None:
-        identity = _in_words(lambda: read_identity(certificate, key))
+        identity = _in_words(lambda: read_identity(certificate, key, for_grpc=False))
         lines.append(f"{certificate}: a client certificate with {time_left(identity.not_after)}")
     return lines
 

@@ -1,4 +1,4 @@
-"""What each exception of the Couchbase SDK means to us. Every class is decided here; a test fails on one that isn't."""
+"""Maps the exceptions of the Couchbase SDK to the domain's errors. A test fails if a class is missing here."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from userprofile_server.errors import (
 TIMEOUTS: frozenset[type[Exception]] = frozenset(
     {sdk.TimeoutException, sdk.AmbiguousTimeoutException, sdk.UnAmbiguousTimeoutException}
 )
-"""The node was asked and didn't answer, or never could be asked; see `translate`."""
+"""The node got the request and didn't respond, or never got it; see `translate`."""
 
 MISCONFIGURED: dict[type[Exception], str] = {
     sdk.AuthenticationException: "the username or password is wrong, or the user may not read this bucket",
@@ -28,11 +28,11 @@ MISCONFIGURED: dict[type[Exception], str] = {
     sdk.UnsupportedOperation: "the server is too old, or no Couchbase server",
     sdk.InvalidArgumentException: "the SDK or the server refuses an argument",
 }
-"""Somebody has to change something, here or on the cluster."""
+"""An operator has to change something, here or on the cluster."""
 
 UNAVAILABLE: frozenset[type[Exception]] = frozenset(
     {
-        sdk.CouchbaseException,  # bare, with a network error's code, or a status that the SDK doesn't know
+        sdk.CouchbaseException,  # the base class itself: a network error's code, or a status unknown to the SDK
         sdk.DocumentLockedException,
         sdk.InternalSDKException,
         sdk.InternalServerFailureException,
@@ -45,14 +45,14 @@ UNAVAILABLE: frozenset[type[Exception]] = frozenset(
         sdk.UnsuccessfulOperationException,
     }
 )
-"""The cluster can't answer now and may well later."""
+"""The cluster is unavailable now and may recover."""
 
-ANSWERS: frozenset[type[Exception]] = frozenset({sdk.DocumentNotFoundException, sdk.DocumentExistsException})
-"""Not errors to us: the store reads them as answers before it asks here."""
+OUTCOMES: frozenset[type[Exception]] = frozenset({sdk.DocumentNotFoundException, sdk.DocumentExistsException})
+"""Not errors to us: the store handles them before it translates errors."""
 
 NEVER: frozenset[type[Exception]] = frozenset(
     {
-        # Of operations that we don't use: sub-documents, CAS, locks, durability, counters, scans.
+        # From operations that we don't use: sub-documents, CAS, locks, durability, counters, scans.
         sdk.CasMismatchException,
         sdk.DeltaInvalidException,
         sdk.DocumentNotJsonException,
@@ -73,7 +73,7 @@ NEVER: frozenset[type[Exception]] = frozenset(
         sdk.PathTooDeepException,
         sdk.RangeScanCompletedException,
         sdk.ValueTooDeepException,
-        # Of values that the SDK would encode or encrypt: ours are bytes already.
+        # From encoding or encryption by the SDK: our values are bytes already.
         sdk.CryptoException,
         sdk.CryptoKeyNotFoundException,
         sdk.DecrypterAlreadyExistsException,
@@ -85,7 +85,7 @@ NEVER: frozenset[type[Exception]] = frozenset(
         sdk.InvalidCipherTextException,
         sdk.InvalidCryptoKeyException,
         sdk.ValueFormatException,
-        # Of queries, search, views, analytics, eventing, transactions and management.
+        # From queries, search, views, analytics, eventing, transactions and management.
         sdk.AlreadyQueriedException,
         sdk.AnalyticsLinkExistsException,
         sdk.AnalyticsLinkNotFoundException,
@@ -125,21 +125,21 @@ NEVER: frozenset[type[Exception]] = frozenset(
         sdk.WatchQueryIndexTimeoutException,
     }
 )
-"""Can't come of what we ask for. Should one come all the same, it counts as unavailable and the log names it."""
+"""Can't result from the operations that we use. If one occurs anyway, it counts as unavailable and the log names it."""
 
-# A timeout with this reason isn't one: the SDK went on asking for a collection until its time was up.
+# A timeout with this reason isn't one: the SDK retried a missing collection until the timeout.
 _NO_COLLECTION = "key_value_collection_outdated"
 
 _LOCKED = "key_value_locked"
 
-_VALUE_TOO_LARGE = 104  # an error code that comes with no class of its own
+_VALUE_TOO_LARGE = 104  # an error code without a class of its own
 
 
 def translate(error: Exception) -> StoreError:
-    """Returns the domain's error for what the SDK raised.
+    """Returns the domain's error for an exception of the SDK.
 
-    The SDK's own text names the document's key, so it is left behind; what helps an operator is
-    taken out of it: class, code, why the SDK had to try again, and which node it was.
+    The SDK's own text contains the document's key, so it is dropped. Class, code, the reasons of the SDK's retries, and
+    the node are kept for operators.
     """
     summary = _summary(error)
     kind = type(error)
@@ -149,34 +149,34 @@ def translate(error: Exception) -> StoreError:
     if kind in MISCONFIGURED:
         return StoreMisconfiguredError(f"{MISCONFIGURED[kind]} ({summary})")
     if kind in TIMEOUTS and _context(error, "last_dispatched_to") and not reasons:
-        return StoreTimeoutError(f"no answer in time ({summary})")
+        return StoreTimeoutError(f"no response in time ({summary})")
     if kind in TIMEOUTS and not reasons:
         return StoreUnavailableError(f"not connected ({summary})")
-    return StoreUnavailableError(f"the cluster can't answer now ({summary})")
+    return StoreUnavailableError(f"the cluster is temporarily unavailable ({summary})")
 
 
 def translate_opening(error: Exception, bucket: str) -> StoreError:
-    """Returns the domain's error for what the SDK raised while it opened a bucket, having logged in before.
+    """Returns the domain's error for an exception of the SDK while it opened a bucket, after logging in.
 
-    A bucket that doesn't exist is a timeout for who may use any name, an administrator say: the SDK waits for it.
+    For a user who may access any bucket, such as an administrator, a missing bucket is a timeout: the SDK waits for it.
     """
     if type(error) not in TIMEOUTS:
         return translate(error)
-    why = "it doesn't exist, or isn't ready yet, or its nodes don't answer"
+    why = "it doesn't exist, or isn't ready yet, or its nodes don't respond"
     return StoreUnavailableError(f"the bucket {bucket!r} can't be opened: {why} ({_summary(error)})")
 
 
 def translate_write(error: Exception) -> StoreError:
-    """Returns the domain's error for what the SDK raised for a write on a connection that has logged in."""
+    """Returns the domain's error for an exception of the SDK during a write, after logging in."""
     if isinstance(error, sdk.AuthenticationException):
         return StoreMisconfiguredError(f"the user may not write to this bucket or collection ({_summary(error)})")
     return translate(error)
 
 
 def refusal(error: Exception) -> str | None:
-    """Returns why a write failed that concerns its own document alone; None if the error is the store's."""
+    """Returns why the store refuses this one document; None if the error concerns the store."""
     if isinstance(error, sdk.DocumentLockedException) or _LOCKED in (_context(error, "retry_reasons") or ()):
-        return "another program has locked this user's document; import it again"
+        return "another program has locked this document; store it again"
     if isinstance(error, sdk.InvalidArgumentException):
         return "the store refuses this document as malformed"
     if getattr(error, "error_code", None) == _VALUE_TOO_LARGE:
@@ -187,7 +187,7 @@ def refusal(error: Exception) -> str | None:
 def _summary(error: Exception) -> str:
     parts = [type(error).__name__, f"code {getattr(error, 'error_code', None)}"]
     if reasons := _context(error, "retry_reasons"):
-        parts.append(f"tried again for {', '.join(sorted(reasons))}")
+        parts.append(f"retried for {', '.join(sorted(reasons))}")
     if node := _context(error, "last_dispatched_to"):
         parts.append(f"node {node}")
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""The embedded store: one SQLite file, no server. Documents are kept as JSON under the keys of every other store."""
+"""The embedded store: one SQLite file, no server. Documents are stored as JSON under their keys."""
 
 import json
 import logging
@@ -7,36 +7,32 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 from urllib.parse import quote
 
-from userprofile_server.documents import document_key, parse_user, user_or_error
 from userprofile_server.errors import (
-    DomainError,
     StoreDamagedError,
     StoreError,
     StoreMisconfiguredError,
     StoreTimeoutError,
     StoreUnavailableError,
-    UserNotFoundError,
 )
-from userprofile_server.models import User
-from userprofile_server.settings import StoreSettings
-from userprofile_server.stores.base import Document, Outcome, UserStore
-from userprofile_server.stores.sqlite_file import DatabaseFile
-from userprofile_server.stores.sqlite_url import path_of
+from userprofile_server.stores.base import Document, DocumentStore
+from userprofile_server.stores.settings import StorageSettings
+from userprofile_server.stores.sqlite.file import DatabaseFile
+from userprofile_server.stores.sqlite.url import path_of
 
 _log = logging.getLogger(__name__)
 
-K = TypeVar("K")
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
-# Both stand in the file's header, so that we neither touch another application's database nor
-# misread one that a later version of ours has changed (https://www.sqlite.org/pragma.html).
+# Both are in the file's header, so that we neither write to another application's database nor misread the schema of a
+# later version of ours (https://www.sqlite.org/pragma.html).
 _APPLICATION_ID = 0x75_70_72_66
 _SCHEMA_VERSION = 1
 _SCHEMA = "CREATE TABLE userprofiles (key TEXT PRIMARY KEY NOT NULL, document TEXT NOT NULL)"
@@ -46,13 +42,13 @@ _BUSY_PAUSE = 0.002
 _CHECKPOINT_TIMEOUT = 1.0
 
 _LOOK_SECONDS = 0.01
-"""How long a reader may trust that the file at its path is still the one that it has opened."""
+"""Seconds between two checks that the file at the path is still the opened one."""
 
 _EXAMINE_STEP = 1000
-"""Instructions of SQLite's virtual machine between two looks at the clock."""
+"""Instructions of SQLite's virtual machine between two checks of the time."""
 
 _PROBE_KEYS = 8
-"""How many parts of the file a probe tries, so that a damaged one of many doesn't decide."""
+"""Number of keys that a probe reads, so that a single damaged page doesn't fail it."""
 
 # By primary result code (https://www.sqlite.org/rescode.html); any other means "try again later".
 _MISCONFIGURED = {
@@ -69,22 +65,22 @@ _UNAVAILABLE = {
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
 
-def open_sqlite(settings: StoreSettings, *, writable: bool) -> UserStore:
-    """Opens `sqlite:///relative.db` or `sqlite:////absolute/path.db`; a `writable` one is made if there is none."""
-    return SQLiteUserStore(path_of(settings.store), writable=writable)
+def open_sqlite(settings: StorageSettings, writable: bool) -> DocumentStore:
+    """Opens `sqlite:///relative.db` or `sqlite:////absolute/path.db`; a `writable` one is created if missing."""
+    return SQLiteStore(path_of(settings.store.url), writable=writable)
 
 
-class SQLiteUserStore:
-    """One connection to one database file, in WAL mode: readers go on reading while an import writes.
+class SQLiteStore:
+    """One connection to one database file, in WAL mode: readers can read while an import writes.
 
-    It reads what is at its path: if the file is replaced, it connects to the new one.
+    If the file at the path is replaced, the store connects to the new one.
     """
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
-        """Opens the file at `path`; makes it if it is `writable`.
+        """Opens the file at `path`; creates it if `writable`.
 
         Raises:
-            StoreMisconfiguredError: not a database, another application's, a newer version's, not to be opened.
+            StoreMisconfiguredError: not a database, another application's, a newer version's, or not permitted.
             StoreDamagedError: the file is damaged, or empty.
             StoreUnavailableError: there is no such file; the disk is full or fails.
             StoreTimeoutError: a writer has kept the file locked for 5 seconds.
@@ -93,36 +89,35 @@ class SQLiteUserStore:
         self._writable = writable
         self._immutable = False
         self._file = DatabaseFile.at(path)
-        # The keeper of a handle may probe and close while the worker reads; a connection that is closed
-        # in the middle of a statement takes the process with it.
+        # A supervisor may probe and close while a worker reads. Closing a connection during a statement would crash the
+        # process.
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._look_at = 0.0
         self._closed = False
         self._connect(create=writable)
 
-    def get(self, username: str, *, timeout: float) -> User:
-        """See `UserReader.get`."""
-        document = self._read(self._select, document_key(username), timeout)
-        if document is None and self._file.look():  # what isn't found in a file that was replaced may be in the new one
-            document = self._read(self._select, document_key(username), timeout)
-        if document is None:
-            raise UserNotFoundError
-        return parse_user(username, document)
+    def get(self, key: str, *, timeout: float) -> bytes | None:
+        """See `DocumentReader.get`."""
+        document = self._read(timeout, self._select, key)
+        if document is None and self._file.look():  # if the file was replaced, the new one may have it
+            document = self._read(timeout, self._select, key)
+        return document
 
-    def get_many(self, usernames: Sequence[str], *, timeout: float) -> dict[str, Outcome]:
-        """See `UserReader.get_many`."""
-        keys = {document_key(username): username for username in usernames}
+    def get_many(
+        self, keys: Sequence[str], parse: Callable[[str, bytes], T], *, timeout: float
+    ) -> dict[str, T | StoreError | None]:
+        """See `DocumentReader.get_many`."""
         try:
-            outcomes = self._read(self._select_many, keys, timeout)
-            if len(outcomes) < len(keys) and self._file.look():
-                outcomes = self._read(self._select_many, keys, timeout)
-        except StoreDamagedError:  # perhaps where one of them is kept
-            return self._get_each(usernames, timeout)
-        return {username: outcomes.get(username) or UserNotFoundError() for username in usernames}
+            found = self._read(timeout, self._select_many, keys, parse)
+            if len(found) < len(keys) and self._file.look():
+                found = self._read(timeout, self._select_many, keys, parse)
+        except StoreDamagedError:  # perhaps only the page of one document
+            return self._get_each(keys, parse, timeout)
+        return {key: found.get(key) for key in keys}
 
     def put(self, documents: Sequence[Document], *, timeout: float) -> int:
-        """See `UserStore.put`. One transaction: all of the documents are stored, or none is."""
+        """See `DocumentStore.put`. One transaction: all of the documents are stored, or none."""
 
         def attempt() -> int:
             self._connect()
@@ -131,12 +126,12 @@ class SQLiteUserStore:
         return self._guard(lambda: self._retry_while_locked(timeout, attempt))
 
     def probe(self, *, timeout: float) -> None:
-        """See `UserStore.probe`."""
+        """See `DocumentStore.probe`."""
         deadline = time.monotonic() + timeout
         damage: StoreDamagedError | None = None
         for _ in range(_PROBE_KEYS):
             try:
-                self._read(self._select, f"probe::{secrets.token_hex(8)}", deadline - time.monotonic())
+                self._read(deadline - time.monotonic(), self._select, f"probe::{secrets.token_hex(8)}")
             except StoreDamagedError as error:
                 damage = error
             else:
@@ -148,21 +143,21 @@ class SQLiteUserStore:
         """See `Examinable.examine` and https://www.sqlite.org/pragma.html#pragma_quick_check."""
         problems = self._guard(lambda: self._retry_while_locked(_OPEN_TIMEOUT, lambda: self._quick_check(seconds)))
         if problems is None:
-            yield f"no damage found in {seconds:g} s, which are too short for the whole file"
+            yield f"no damage found in {seconds:g} s, too short a time to check the whole file"
         elif problems != ["ok"]:
             raise StoreDamagedError(f"{self._path} is damaged: {'; '.join(problems)}")
         else:
             yield "no damage found"
 
     def disconnect(self) -> None:
-        """Closes the connection; the next call opens another. Waits for a statement that is under way."""
+        """Closes the connection; the next call opens another. Waits for a statement in progress."""
         with self._lock:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
 
     def close(self) -> None:
-        """See `UserStore.close`. Waits for a statement that is under way."""
+        """See `DocumentStore.close`. Waits for a statement in progress."""
         if self._writable and not self._closed:
             self._empty_log()
         self._closed = True
@@ -175,14 +170,14 @@ class SQLiteUserStore:
             self._file.connect(self, lambda: self._open(create=create))
 
     def _open(self, *, create: bool) -> None:
-        if self._connection is not None:  # another thread was faster
+        if self._connection is not None:  # another thread has connected already
             return
         if self._closed:
             raise StoreUnavailableError("this connection is closed")
         size = self._file.size
         if size is None and not create:
             raise StoreUnavailableError(
-                f"{self._path} doesn't exist; userprofile-server import creates it", permanent=True
+                f"{self._file.subject} doesn't exist; userprofile-server import creates it", permanent=True
             )
         if size == 0 and not create:
             raise StoreDamagedError(
@@ -198,11 +193,11 @@ class SQLiteUserStore:
         except StoreMisconfiguredError:
             if self._file.log_size > 0:
                 raise
-            # SQLite makes -wal and -shm beside a file in WAL mode even to read it. Where this user may not, the file
-            # can still be read as one that nobody changes; `_read` then looks each time whether that holds.
+            # SQLite creates -wal and -shm for a file in WAL mode even to read it. Without permission for that, the file
+            # can still be read as immutable; `_read` then checks each time that it hasn't changed.
             self._open_in("mode=ro&immutable=1")
             self._immutable = True
-            _log.info("%s can't be written to by this user: reading it as it is", self._path)
+            _log.info("no permission to write to %s: reading it as it is", self._path)
 
     def _open_in(self, mode: str, like: str = "") -> None:
         """Connects in a mode of https://www.sqlite.org/uri.html; a new file gets the permissions of the one `like`."""
@@ -210,7 +205,7 @@ class SQLiteUserStore:
             lambda: sqlite3.connect(
                 f"file:{quote(os.fsencode(self._path))}?{mode}" + (f"&modeof={quote(like)}" if like else ""),
                 uri=True,
-                timeout=0,  # waiting for a lock is ours, by each call's own timeout
+                timeout=0,  # we wait for locks ourselves, by each call's own timeout
                 isolation_level=None,  # transactions begin where the code says so
                 check_same_thread=False,  # opened and closed by one thread, used by another
             )
@@ -225,9 +220,9 @@ class SQLiteUserStore:
 
     @contextmanager
     def _private_file(self) -> Iterator[str]:
-        """Yields the name of a file that only this user may read, as a file of password hashes has to be.
+        """Yields the name of a file that only this user may read, as required for password hashes.
 
-        SQLite gives -wal and -shm the permissions of the database. What is wrong with the folder SQLite says better.
+        SQLite gives -wal and -shm the permissions of the database. Errors of the folder are left to SQLite.
         """
         with ExitStack() as stack:
             try:
@@ -237,18 +232,23 @@ class SQLiteUserStore:
             else:
                 yield file.name
 
-    def _get_each(self, usernames: Sequence[str], timeout: float) -> dict[str, Outcome]:
-        outcomes: dict[str, Outcome] = {}
+    def _get_each(
+        self, keys: Sequence[str], parse: Callable[[str, bytes], T], timeout: float
+    ) -> dict[str, T | StoreError | None]:
+        found: dict[str, T | StoreError | None] = {}
+        errors: list[StoreError] = []
         deadline = time.monotonic() + timeout
-        for username in usernames:
+        for key in keys:
             try:
-                outcomes[username] = self.get(username, timeout=max(0.0, deadline - time.monotonic()))
-            except DomainError as error:
-                outcomes[username] = error.with_traceback(None)
-        failed = [outcome for outcome in outcomes.values() if isinstance(outcome, StoreError)]
-        if len(failed) == len(outcomes):
-            raise failed[0]
-        return outcomes
+                document = self.get(key, timeout=max(0.0, deadline - time.monotonic()))
+            except StoreError as error:
+                errors.append(error.with_traceback(None))
+                found[key] = errors[-1]
+            else:
+                found[key] = None if document is None else parse(key, document)
+        if len(errors) == len(keys):
+            raise errors[0]
+        return found
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         application_id, version, tables = _in_transaction(connection, lambda: _describe(connection), begin="BEGIN")
@@ -265,29 +265,29 @@ class SQLiteUserStore:
             )
         if "userprofiles" not in tables:
             raise StoreDamagedError(f"{self._path} is damaged: its table is missing", permanent=True)
-        if self._writable:  # a backup is in another mode, in which a writer makes readers wait
+        if self._writable:  # a restored backup may be in another mode, in which a writer blocks readers
             connection.execute("PRAGMA journal_mode = WAL")
 
     def _create(self, connection: sqlite3.Connection) -> tuple[int, int, list[str]]:
-        if not _describe(connection)[2]:  # else another worker was faster
+        if not _describe(connection)[2]:  # otherwise another worker has created the table already
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-            _log.info("made a new, empty database: %s", self._path)
+            _log.info("created a new, empty database: %s", self._path)
         return _describe(connection)
 
-    def _read(self, select: Callable[[K], T], wanted: K, timeout: float) -> T:
+    def _read(self, timeout: float, select: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
         now = time.monotonic()
         if now >= self._look_at:
             self._file.look(immediately=self._immutable)
             self._look_at = now if self._immutable else now + _LOOK_SECONDS
         try:
-            return select(wanted)
+            return select(*arguments)
         except sqlite3.Error:
-            # Only a read that failed pays for the guard and for looking at the clock.
+            # Only a failed read pays for the guard and for reading the clock.
             def attempt() -> T:
                 self._connect()
-                return select(wanted)
+                return select(*arguments)
 
             return self._guard(lambda: self._retry_while_locked(timeout, attempt))
 
@@ -301,24 +301,23 @@ class SQLiteUserStore:
             row = self._connected().execute("SELECT document FROM userprofiles WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
-    def _select_many(self, usernames: Mapping[str, str]) -> dict[str, Outcome]:
-        """Takes usernames by key. Each document is let go of before the next one is read: they may be large."""
-        # json_each, because a list of placeholders would be another statement for each number of keys.
+    def _select_many(self, keys: Sequence[str], parse: Callable[[str, bytes], T]) -> dict[str, T]:
+        """Each document is released before the next one is read: they may be large."""
+        # json_each, because placeholders would need a different statement for each number of keys.
         with self._lock:
-            connection = self._connected()
-            rows = connection.execute(
+            rows = self._connected().execute(
                 "SELECT key, document FROM userprofiles WHERE key IN (SELECT value FROM json_each(?))",
-                (json.dumps(list(usernames)),),
+                (json.dumps(keys),),
             )
-            return {(username := usernames[key.decode()]): user_or_error(username, document) for key, document in rows}
+            return {(name := key.decode()): parse(name, document) for key, document in rows}
 
     def _quick_check(self, seconds: float | None) -> list[str] | None:
-        """Returns what SQLite says, None if it had too little time."""
+        """Returns SQLite's findings, None if the time was too short."""
         self._connect()
         with self._lock, ExitStack() as stack:
             connection = self._connected()
             if seconds is not None:
-                # SQLite first looks at the pages, which only an interrupt ends, then at the rows.
+                # SQLite first checks the pages, which only an interrupt ends, then the rows.
                 deadline = time.monotonic() + seconds
                 timer = threading.Timer(seconds, connection.interrupt)
                 timer.start()
@@ -327,7 +326,7 @@ class SQLiteUserStore:
                 connection.set_progress_handler(lambda: time.monotonic() >= deadline, _EXAMINE_STEP)
                 stack.callback(connection.set_progress_handler, None, 0)
             try:
-                # Pages and rows are named by number; nothing of a document stands in it.
+                # The findings name pages and rows by number, and have no content of a document.
                 return [problem.decode() for (problem,) in connection.execute("PRAGMA quick_check(5)")]
             except sqlite3.OperationalError as error:
                 if _primary_code(error) != sqlite3.SQLITE_INTERRUPT:
@@ -335,9 +334,9 @@ class SQLiteUserStore:
                 return None
 
     def _empty_log(self) -> None:
-        """Moves what is in the write-ahead log into the file, so that a backup or a replacement has all of it.
+        """Checkpoints the write-ahead log into the file, so that a copy of the file is complete.
 
-        Readers may be in the way; then the next writer does it.
+        Readers can prevent it; then the next writer does it.
         """
         with suppress(StoreError):
             self._guard(lambda: self._retry_while_locked(_CHECKPOINT_TIMEOUT, self._checkpoint))
@@ -382,7 +381,7 @@ class SQLiteUserStore:
                 raise StoreUnavailableError(f"{self._path} was moved or replaced while it was written to") from error
             if code in _MISCONFIGURED:
                 raise StoreMisconfiguredError(
-                    f"{self._path} {_MISCONFIGURED[code]} ({name})", permanent=True
+                    f"{self._file.subject} {_MISCONFIGURED[code]} ({name})", permanent=True
                 ) from error
             problem = _UNAVAILABLE.get(code, "can't be used now")
             raise StoreUnavailableError(f"{self._path} {problem} ({name})") from error
@@ -393,7 +392,7 @@ class _DisconnectedError(sqlite3.ProgrammingError):
 
 
 class _BusyError(sqlite3.OperationalError):
-    """Raised when a checkpoint reports by its result that readers are in the way."""
+    """Raised when the result of a checkpoint says that readers block it."""
 
     sqlite_errorcode = sqlite3.SQLITE_BUSY
 
@@ -410,8 +409,8 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 def _upsert(connection: sqlite3.Connection, documents: Sequence[Document]) -> int:
     replaced = 0
-    for username, content in documents:
-        row = (content.decode(), document_key(username))
+    for key, content in documents:
+        row = (content.decode(), key)
         if connection.execute("UPDATE userprofiles SET document = ? WHERE key = ?", row).rowcount:
             replaced += 1
         else:
@@ -425,7 +424,7 @@ def _in_transaction(connection: sqlite3.Connection, work: Callable[[], T], begin
         result = work()
         connection.execute("COMMIT")
     except BaseException:  # Ctrl-C too
-        if connection.in_transaction:  # some errors have rolled back already
+        if connection.in_transaction:  # SQLite rolls back by itself after some errors
             connection.execute("ROLLBACK")
         raise
     return result

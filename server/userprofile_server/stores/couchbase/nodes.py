@@ -1,4 +1,4 @@
-"""Which nodes the SDK can't connect to. Only its log says so: it keeps the cluster's map to itself."""
+"""Finds the nodes to which the SDK can't connect. Only its log names them: it doesn't expose the cluster map."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ _ADDRESS = re.compile(r"<\[?(?P<host>[^<>\s/]+?)\]?:(?P<port>[0-9]{1,5})> ")
 
 
 class _Addresses(logging.Handler):
-    """Keeps the addresses that warnings are about, and prints nothing."""
+    """Collects the addresses in warnings, and prints nothing."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -25,9 +25,9 @@ class _Addresses(logging.Handler):
 
 @contextmanager
 def troubled_nodes() -> Iterator[dict[tuple[str, int], None]]:
-    """Yields the host and port of each node that the SDK complains of in the meantime, in a dict that grows.
+    """Yields a dict that collects the host and port of each node in the SDK's warnings.
 
-    It stays empty where the environment has the SDK log elsewhere (PYCBC_LOG_LEVEL).
+    It stays empty if PYCBC_LOG_LEVEL in the environment redirects the SDK's log.
     """
     logger = logging.getLogger(_NAME)
     logger.propagate = False

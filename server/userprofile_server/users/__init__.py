@@ -1,0 +1,1 @@
+"""Users, independent of gRPC: the models, the documents that store them, and the lookup."""

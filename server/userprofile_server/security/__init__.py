@@ -1,0 +1,1 @@
+"""Authentication and authorization: tokens, certificates, and the policy. Independent of gRPC."""

@@ -1,1 +1,1 @@
-"""All that knows of gRPC: the pipeline around each method, the error table, health and reflection."""
+"""Everything that depends on gRPC: the pipeline around each method, the error table, health and reflection."""

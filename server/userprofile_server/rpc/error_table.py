@@ -1,132 +1,160 @@
-"""The one table from errors to what a caller reads. The table in the README is made from it."""
+"""The one table from errors to the status a caller receives. The contract (`ErrorReason`) documents the reasons."""
 
 import logging
 from dataclasses import dataclass
 
 from grpc import StatusCode
 
+from userprofile import reasons
 from userprofile_server import errors
-
-_log = logging.getLogger(__name__)
 
 DOMAIN = "userprofile"
 """The `domain` of every ErrorInfo (https://google.aip.dev/193)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the caller of a failed call is told, and how loudly the operator is."""
+@dataclass(frozen=True, slots=True, eq=False)  # a key by its identity, which costs a tenth
+class ErrorStatus:
+    """What the caller of a failed call receives, and the level at which the failure is logged."""
 
-    status: StatusCode
+    code: StatusCode
     reason: str
     message: str
-    when: str
-    """For the README: the situation, in words for a caller."""
     log_level: int = logging.DEBUG
     field: str | None = None
     """The request's field that is to blame; it makes a google.rpc.BadRequest."""
-    retry: bool = True
-    """False tells a client that would retry by itself not to (gRPC's pushback)."""
+    retry_delay: int | None = None
+    """Seconds after which a retry may help, None if it doesn't; it makes a google.rpc.RetryInfo."""
 
 
-ANSWERS: dict[type[errors.DomainError], Answer] = {
-    errors.UserNotFoundError: Answer(
+ERROR_STATUSES: dict[type[errors.DomainError], ErrorStatus] = {
+    errors.UserNotFoundError: ErrorStatus(
         StatusCode.NOT_FOUND,
-        "USER_NOT_FOUND",
+        reasons.USER_NOT_FOUND,
         "There is no such user.",
-        "nobody has this username",
     ),
-    errors.InvalidUsernameError: Answer(
+    errors.InvalidUsernameError: ErrorStatus(
         StatusCode.INVALID_ARGUMENT,
-        "INVALID_USERNAME",
+        reasons.INVALID_USERNAME,
         "The username is not valid.",
-        "the username is empty, longer than 233 bytes, or has control characters",
         field="username",
     ),
-    errors.InvalidBatchSizeError: Answer(
+    errors.InvalidBatchSizeError: ErrorStatus(
         StatusCode.INVALID_ARGUMENT,
-        "INVALID_BATCH_SIZE",
+        reasons.INVALID_BATCH_SIZE,
         "The batch is too small or too large.",
-        "a batch holds no username, or more than 100",
         field="usernames",
     ),
-    errors.MalformedRequestError: Answer(
+    errors.InvalidReadMaskError: ErrorStatus(
         StatusCode.INVALID_ARGUMENT,
-        "MALFORMED_REQUEST",
+        reasons.INVALID_READ_MASK,
+        "The read mask is not valid.",
+        field="read_mask.paths",
+    ),
+    errors.MalformedRequestError: ErrorStatus(
+        StatusCode.INVALID_ARGUMENT,
+        reasons.MALFORMED_REQUEST,
         "The request is not a valid message of this method.",
-        "the request's bytes are not the method's message",
     ),
-    errors.CorruptDocumentError: Answer(
+    errors.CorruptDocumentError: ErrorStatus(
         StatusCode.DATA_LOSS,
-        "CORRUPT_DOCUMENT",
-        "What is stored for this user is not a user profile.",
-        "the stored document is not JSON, not an object, has a field of a wrong type, another `type`, or"
-        " another username than its key",
+        reasons.CORRUPT_DOCUMENT,
+        "The document stored for this user is not a user profile.",
         log_level=logging.WARNING,
     ),
-    # Not DATA_LOSS, for nothing is lost, and not RESOURCE_EXHAUSTED, which later may be better: google.rpc.Code says
-    # FAILED_PRECONDITION where trying again helps only once somebody has changed what is there.
-    errors.ProfileTooLargeError: Answer(
+    # Not DATA_LOSS: nothing is lost. Not RESOURCE_EXHAUSTED: a later retry doesn't help. google.rpc.Code defines
+    # FAILED_PRECONDITION as "don't retry until the state of the system has been fixed".
+    errors.ProfileTooLargeError: ErrorStatus(
         StatusCode.FAILED_PRECONDITION,
-        "PROFILE_TOO_LARGE",
+        reasons.PROFILE_TOO_LARGE,
         "The public profile of this user is too large.",
-        "username, email and full_name together are longer than 32 KiB in UTF-8",
         log_level=logging.WARNING,
     ),
-    errors.StoreUnavailableError: Answer(
+    errors.StoreUnavailableError: ErrorStatus(
         StatusCode.UNAVAILABLE,
-        "STORE_UNAVAILABLE",
-        "The storage can't be reached.",
-        "the store is down, refuses, or is not yet connected",
+        reasons.STORE_UNAVAILABLE,
+        "The store can't be reached.",
         log_level=logging.WARNING,
+        retry_delay=1,
     ),
-    errors.StoreTimeoutError: Answer(
+    errors.StoreTimeoutError: ErrorStatus(
         StatusCode.UNAVAILABLE,
-        "STORE_TIMEOUT",
-        "The storage did not answer in time.",
-        "the store took longer than `--store-timeout`, and the caller had time left; comes with a pushback"
-        " of -1, because a retry would multiply the load",
+        reasons.STORE_TIMEOUT,
+        "The store did not respond in time.",
         log_level=logging.WARNING,
-        retry=False,
     ),
-    errors.DeadlineExceededError: Answer(
+    errors.DeadlineExceededError: ErrorStatus(
         StatusCode.DEADLINE_EXCEEDED,
-        "DEADLINE_EXCEEDED",
-        "The deadline is over.",
-        "the time that the caller gave is up",
-        log_level=logging.INFO,  # callers choose it, but a slow store may show itself in nothing else
+        reasons.DEADLINE_EXCEEDED,
+        "The deadline has passed.",
+        log_level=logging.INFO,  # callers choose their deadlines, but this may be the only sign of a slow store
     ),
-    errors.StoreDamagedError: Answer(
+    errors.OverloadedError: ErrorStatus(
+        StatusCode.RESOURCE_EXHAUSTED,
+        reasons.OVERLOADED,
+        "The server is overloaded.",
+        log_level=logging.WARNING,
+        retry_delay=1,
+    ),
+    errors.RequestIncompleteError: ErrorStatus(
+        StatusCode.UNAVAILABLE,
+        reasons.REQUEST_INCOMPLETE,
+        "The request did not arrive in time.",
+        log_level=logging.INFO,
+        retry_delay=1,
+    ),
+    errors.TooManyOpenCallsError: ErrorStatus(
+        StatusCode.RESOURCE_EXHAUSTED,
+        reasons.TOO_MANY_OPEN_CALLS,
+        "Too many calls are open.",
+        log_level=logging.WARNING,
+        retry_delay=1,
+    ),
+    # Errors about the caller are logged where they are raised, by the audit line.
+    errors.CallerUnknownError: ErrorStatus(
+        StatusCode.UNAUTHENTICATED,
+        reasons.CALLER_UNKNOWN,
+        "The call needs a valid token or client certificate.",
+    ),
+    errors.CallerNotVerifiedError: ErrorStatus(
+        StatusCode.UNAVAILABLE,
+        reasons.CALLER_NOT_VERIFIED,
+        "The caller's token can't be verified yet.",
+        retry_delay=1,
+    ),
+    errors.CallerNotAllowedError: ErrorStatus(
+        StatusCode.PERMISSION_DENIED,
+        reasons.CALLER_NOT_ALLOWED,
+        "The caller is not allowed to call this method.",
+    ),
+    errors.FieldNotAllowedError: ErrorStatus(
+        StatusCode.PERMISSION_DENIED,
+        reasons.CALLER_NOT_ALLOWED,
+        "The caller is not allowed to see this field.",
+        field="read_mask.paths",
+    ),
+    errors.StoreDamagedError: ErrorStatus(
         StatusCode.DATA_LOSS,
-        "STORE_DAMAGED",
-        "The storage is damaged.",
-        "the store can't read what it has kept, all of it or the part where this user's document was; asking again"
-        " doesn't help, and the server's log says what is damaged",
+        reasons.STORE_DAMAGED,
+        "The store is damaged.",
         log_level=logging.ERROR,
     ),
-    errors.StoreMisconfiguredError: Answer(
+    errors.StoreMisconfiguredError: ErrorStatus(
         StatusCode.INTERNAL,
-        "STORE_MISCONFIGURED",
+        reasons.STORE_MISCONFIGURED,
         "The service is misconfigured.",
-        "the server's own file, address or credentials for the store are wrong; the server's log says which",
         log_level=logging.ERROR,
     ),
 }
 
-UNEXPECTED = Answer(
+UNEXPECTED = ErrorStatus(
     StatusCode.INTERNAL,
-    "INTERNAL",
+    reasons.INTERNAL,
     "The service failed unexpectedly.",
-    "anything else; the server's log has the details under the request id",
     log_level=logging.ERROR,
 )
-"""For whatever isn't in the table: a bug. Only the request id leads from the caller to the log."""
+"""For every exception that isn't in the table: a bug. Only the request id connects the response with the log."""
 
 
-def answer_to(error: errors.DomainError) -> Answer:
-    """Returns the answer to `error`, and tells the operator of it as loudly as the answer says."""
-    answer = ANSWERS.get(type(error), UNEXPECTED)
-    if _log.isEnabledFor(answer.log_level):
-        text = ": ".join(filter(None, (answer.reason, str(error))))
-        _log.log(answer.log_level, "%s", text, extra={"kind": answer.reason})
-    return answer
+def status_for(error: errors.DomainError) -> ErrorStatus:
+    """Returns the status of a call that ended with `error`."""
+    return ERROR_STATUSES.get(type(error), UNEXPECTED)

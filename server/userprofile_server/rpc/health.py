@@ -1,96 +1,110 @@
 """Health checking by the standard protocol (https://grpc.io/docs/guides/health-checking/).
 
-Our own servicer, because the one in grpcio-health-checking sends to watchers while it holds the lock
-that every check and the drain need: one watcher that doesn't read would stop them all.
+Not the servicer of grpcio-health-checking: it sends to watchers while it holds a lock that every check and the drain
+need, so a single watcher that doesn't read would block them all.
 """
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 
-from userprofile_server.rpc.handler import MALFORMED, deserializer, on_own_threads, reject_malformed
+from userprofile_server.errors import TooManyOpenCallsError
+from userprofile_server.rpc.status import ForeignStatusError
 from userprofile_server.rpc.streams import Stream
+from userprofile_server.rpc.waiting_calls import WaitingCalls
 from userprofile_server.rpc.whole_requests import WholeRequests
 
-SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+SERVICE: ServiceDescriptor = descriptor_pool.Default().FindServiceByName("grpc.health.v1.Health")
 
 _Status = health_pb2.HealthCheckResponse
 
 
 class Health:
-    """Says whether the server as a whole, and each of its services, may be sent calls.
+    """Reports the health of the server as a whole and of each service.
 
-    Answers on a thread of its own, so that a check gets through while all workers are busy, and
-    never touches the store. A watcher that doesn't read holds no thread, and makes nobody else wait.
+    Responds on its own thread, so that checks succeed while all workers are busy, and never touches the store. A
+    watcher that doesn't read holds no thread and delays nobody else.
     """
 
-    def __init__(self, *services: str) -> None:
-        """Begins as NOT_SERVING."""
+    def __init__(self, *services: str, half_sent: WaitingCalls, max_watches: int) -> None:
+        """Starts as NOT_SERVING. `half_sent` tracks calls whose requests are incomplete."""
         self._services = ("", *services)
         self._status: int = _Status.NOT_SERVING
         self._watches: set[_Watch] = set()
-        self._draining = False
+        self._max_watches = max_watches
+        self._retired = self._draining = False
         self._lock = threading.Lock()  # never held while anything is sent
-        self._answering = ThreadPoolExecutor(1, thread_name_prefix="health")
-
-    def add_to(self, server: grpc.Server) -> None:
-        """Registers the service."""
-        whole = WholeRequests(self._answering.submit)
-        handlers = {
-            "Check": grpc.unary_unary_rpc_method_handler(
-                on_own_threads(self._check, whole),
-                request_deserializer=deserializer(health_pb2.HealthCheckRequest),
-                response_serializer=_Status.SerializeToString,
-            ),
-            "Watch": grpc.unary_stream_rpc_method_handler(
-                on_own_threads(self._watch, whole, non_blocking=True),
-                request_deserializer=deserializer(health_pb2.HealthCheckRequest),
-                response_serializer=_Status.SerializeToString,
-            ),
-        }
-        server.add_registered_method_handlers(SERVICE_NAME, handlers)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="health")
+        self.executor = WholeRequests(self._hand_over, half_sent)
+        """Runs the calls of this service."""
 
     def set_serving(self, serving: bool) -> None:
-        """Tells all who ask and all who watch. Does nothing once `drain` was called."""
-        self._set(_Status.SERVING if serving else _Status.NOT_SERVING)
+        """Sets the status for checks and sends it to all watchers. Does nothing after `retire`."""
+        with self._lock:
+            if not self._retired:
+                self._set(_Status.SERVING if serving else _Status.NOT_SERVING)
+
+    def retire(self) -> None:
+        """Reports NOT_SERVING from now on (lame duck): later calls of `set_serving` have no effect."""
+        with self._lock:
+            self._retired = True
+            self._set(_Status.NOT_SERVING)
 
     def drain(self) -> None:
-        """Says NOT_SERVING from now on and ends all watches: left open, one would use up the drain's grace.
+        """Reports NOT_SERVING from now on and ends all watches, because an open one would use up the drain's grace.
 
-        Doesn't wait for watchers to hear of it.
+        Doesn't wait for watchers to receive the status.
         """
-        self._set(_Status.NOT_SERVING, draining=True)
+        with self._lock:
+            self._retired = self._draining = True
+            self._set(_Status.NOT_SERVING)
 
     def close(self) -> None:
-        """Ends the thread. To be called once grpc has stopped: no call is left then that could hold it."""
-        self._answering.shutdown()
+        """Ends the thread. Call it after grpc has stopped, when no call can use the thread any more."""
+        self._thread.shutdown()
 
-    def _set(self, status: int, *, draining: bool = False) -> None:
-        with self._lock:
-            if self._draining:
-                return
-            self._status = status
-            self._draining = draining
-            for watch in self._watches:
-                watch.tell(status, last=draining)
+    def _hand_over(
+        self,
+        _caller: object,
+        _deadline: float,
+        _size: int,
+        _refuse: object,
+        function: Callable[..., object],
+        /,
+        *arguments: object,
+    ) -> bool:
+        """Admits every check: load balancers need a response from a server under load too."""
+        self._thread.submit(function, *arguments)
+        return True
 
-    def _check(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext) -> _Status:
-        if request is MALFORMED:
-            reject_malformed(context)
+    def _set(self, status: int) -> None:
+        self._status = status
+        for watch in self._watches:
+            watch.update(status, last=self._draining)
+
+    def Check(self, request: health_pb2.HealthCheckRequest, _context: grpc.ServicerContext) -> _Status:  # noqa: N802
+        """Returns the status of a service, or of the server as a whole, as it is now."""
         if request.service not in self._services:
-            context.abort(grpc.StatusCode.NOT_FOUND, "This server has no such service.")
+            raise ForeignStatusError(grpc.StatusCode.NOT_FOUND, "This server has no such service.")
         return _Status(status=self._status)
 
-    def _watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, _send: Any) -> None:
-        if request is MALFORMED:
-            reject_malformed(context)
+    def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext) -> None:  # noqa: N802
+        """Opens a stream of the status and of its changes.
+
+        Raises:
+            TooManyOpenCallsError: the maximum number of watches is open.
+        """
         watch = _Watch(Stream(context), known=request.service in self._services)
         with self._lock:
+            if len(self._watches) >= self._max_watches:
+                raise TooManyOpenCallsError(f"{self._max_watches} health watches")
             self._watches.add(watch)
-            watch.tell(self._status, last=self._draining)
+            watch.update(self._status, last=self._draining)
         if not context.add_callback(lambda: self._forget(watch)):
             self._forget(watch)  # the call has ended already
 
@@ -100,25 +114,30 @@ class Health:
 
 
 class _Watch:
-    """One open stream. What it was not told in time is overtaken by what is true now."""
+    """One open stream. Updates are coalesced: only the latest status is sent."""
 
     def __init__(self, stream: Stream, *, known: bool) -> None:
         self._known = known
         self._stream = stream
         self._lock = threading.Lock()
         self._waiting: list[health_pb2.HealthCheckResponse | None] = []
+        self._latest: int | None = None
         self._sending = False
         self._ended = False
 
-    def tell(self, status: int, *, last: bool = False) -> None:
-        # By the protocol a stream stays open for a service that isn't here, which may come later.
-        news = _Status(status=status if self._known else _Status.SERVICE_UNKNOWN)
+    def update(self, status: int, *, last: bool = False) -> None:
+        # The protocol requires the stream of an unknown service to stay open: the service may be added later.
+        status = status if self._known else _Status.SERVICE_UNKNOWN
         with self._lock:
             if self._ended:
                 return
             self._ended = last
-            self._waiting = [news, None] if last else [news]
-            if self._sending:
+            if status != self._latest:
+                self._latest = status
+                self._waiting = [_Status(status=status)]
+            if last:
+                self._waiting.append(None)
+            if self._sending or not self._waiting:
                 return
             self._sending = True
         self._send_next()

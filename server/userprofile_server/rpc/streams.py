@@ -1,7 +1,7 @@
-"""Streams that hold no thread: an open one costs memory only, whether its client is silent or doesn't read.
+"""Streams that hold no thread: an open stream costs only memory, even if its client sends nothing or doesn't read.
 
-grpc's servers for threads offer none in their public interface: reading a request blocks, and so does sending a
-response. Both are operations of its core that call back when they are over, and are asked for here directly.
+The public interface of grpc's threaded server has no such streams: receiving a request blocks a thread, and so does
+sending a response. In grpc's core both are operations with a callback, which are started here directly.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,15 @@ _NO_FLAGS = 0
 
 
 class Stream:
-    """The call of a streaming method. What is passed as `then` is called by grpc's own thread: it may not block."""
+    """The call of a streaming method. Callbacks (`then`) run on grpc's own thread and must not block."""
 
     def __init__(self, context: Any) -> None:
-        """Takes the context that a non-blocking behavior is given."""
+        """Takes the context that grpc passes to a non-blocking behavior."""
         self._state = context._state
         self._call = context._rpc_event.call
 
     def receive(self, then: Callable[[bytes | None], object]) -> None:
-        """Has `then` called with the bytes of the next request; with None once there will be no more."""
+        """Calls `then` with the bytes of the next request, or with None at the end of the stream."""
 
         def received(event: Any) -> Any:
             data = event.batch_operations[0].message()
@@ -38,7 +38,7 @@ class Stream:
         self._begin([cygrpc.ReceiveMessageOperation(_NO_FLAGS)], _RECEIVE, received)
 
     def send(self, data: bytes, then: Callable[[], object]) -> None:
-        """Sends a response, and has `then` called when there is room for the next one."""
+        """Sends a response, and calls `then` when the next one may be sent."""
 
         def sent(_event: Any) -> Any:
             with self._state.condition:
@@ -49,13 +49,15 @@ class Stream:
         self._begin([*self._initial_metadata(), cygrpc.SendMessageOperation(data, _NO_FLAGS)], _SEND, sent)
 
     def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, message: str = "") -> None:
-        """Ends the call."""
+        """Ends the call, with the trailing metadata of its context."""
 
         def ended(_event: Any) -> Any:
             with self._state.condition:
                 return _server._possibly_finish_call(self._state, _STATUS)
 
-        status = cygrpc.SendStatusFromServerOperation(None, code.value[0], message.encode(), _NO_FLAGS)
+        status = cygrpc.SendStatusFromServerOperation(
+            self._state.trailing_metadata, code.value[0], message.encode(), _NO_FLAGS
+        )
         self._begin([*self._initial_metadata(), status], _STATUS, ended)
 
     def _initial_metadata(self) -> list[Any]:

@@ -1,0 +1,122 @@
+"""Identifies the caller: by the bearer token in the metadata, otherwise by the connection's client certificate."""
+
+import re
+import ssl
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
+
+from userprofile_server.errors import CallerUnknownError
+
+
+class Kind(NamedTuple):
+    """How tokens of one kind are verified."""
+
+    verify: Callable[[str], str | None]
+    """Returns the principal of a token, None for an unknown token; raises an error that says why it isn't valid."""
+    known: Callable[[str], str | None]
+    """Returns the principal of a token that was verified before. Never verifies one."""
+
+
+_DOTS_OF_JWT = 2
+_MOST_REMEMBERED = 1000
+"""A bound for the memory of the cache: a certificate may have 16 KB."""
+
+_NAME = re.compile(rb"[!-~]+")
+"""The characters of URIs and DNS names in certificates (RFC 5280, 4.2.1.6). They are also safe in a log line."""
+
+
+def _nobody(_token: str) -> None:
+    return None
+
+
+_NONE = Kind(_nobody, _nobody)
+
+
+class Callers:
+    """Maps each call to one principal.
+
+    A token takes precedence over a certificate: a proxy may use its own certificate and forward its callers' tokens.
+    """
+
+    def __init__(self, *, tokens: Kind = _NONE, jwts: Kind | None = None, certificates: bool) -> None:
+        """Takes the verifiers of tokens, and whether clients present certificates, which gRPC verifies."""
+        self._tokens = tokens
+        self._jwts = jwts
+        self._certificates = certificates
+        self._by_certificate: dict[bytes, str | None] = {}
+
+    def principal_of(self, context: grpc.ServicerContext) -> str | None:
+        """Returns the caller's principal, None if the call has no credentials.
+
+        Raises:
+            CallerUnknownError: the credentials aren't valid.
+            CallerNotVerifiedError: the token can't be verified yet.
+        """
+        token = None
+        for key, value in context.invocation_metadata():
+            if key == "authorization":
+                if token is not None:
+                    raise CallerUnknownError("the call has two tokens")
+                token = value
+        if token is not None:
+            return self._principal_of_token(token)
+        return self._principal_of_certificate(context) if self._certificates else None
+
+    def _principal_of_token(self, authorization: str | bytes) -> str:
+        if isinstance(authorization, str) and authorization[:7].lower() == "bearer ":
+            token = authorization[7:].strip()
+            if (principal := self._kind_of(token).verify(token)) is not None:
+                return principal
+        raise CallerUnknownError("the token is not known")
+
+    def _kind_of(self, token: str) -> Kind:
+        return self._jwts if self._jwts is not None and token.count(".") == _DOTS_OF_JWT else self._tokens
+
+    def share_of(self, rpc_event: Any) -> Hashable:
+        """Returns the key for fair queueing of a new call.
+
+        The key is the principal of a token that was verified before, the names in a client certificate, or else the
+        connection. No token is verified here, because gRPC's own thread calls this, while calls wait.
+        """
+        for key, value in rpc_event.invocation_metadata:
+            if key == "authorization" and isinstance(value, str):
+                token = value[7:].strip()
+                return self._kind_of(token).known(token) or str(rpc_event.call.peer())
+        names = cygrpc.peer_identities(rpc_event.call) if self._certificates else None
+        return tuple(names) if names else str(rpc_event.call.peer())
+
+    def _principal_of_certificate(self, context: grpc.ServicerContext) -> str | None:
+        shown: Mapping[str, Sequence[bytes]] = context.auth_context()  # type: ignore[assignment]
+        if "x509_pem_cert" not in shown:
+            return None
+        (pem,) = shown["x509_pem_cert"]
+        try:
+            principal = self._by_certificate[pem]
+        except KeyError:
+            principal = _principal_in(shown, pem)
+            if len(self._by_certificate) >= _MOST_REMEMBERED:
+                self._by_certificate.clear()
+            self._by_certificate[pem] = principal
+        if principal is None:
+            raise CallerUnknownError("the certificate has neither one SPIFFE ID nor one DNS name")
+        return principal
+
+
+def _principal_in(certificate: Mapping[str, Sequence[bytes]], pem: bytes) -> str | None:
+    """Returns the one SPIFFE ID of a verified certificate, or else its one DNS name; None if it has neither.
+
+    DNS names are the same in capitals (RFC 4343), and who is denied could get a certificate for them.
+    By the SPIFFE X509-SVID standard (section 2) a certificate with more than one URI is no identity.
+    """
+    uris, names = certificate.get("peer_uri", ()), certificate.get("peer_dns", ())
+    name, *others = (certificate.get("peer_spiffe_id") if uris else names) or (b"",)
+    if others or len(uris) > 1 or not _NAME.fullmatch(name):
+        return None
+    # gRPC cuts names off at the first NUL, so that `web.example\0.evil` would pass for `web.example`.
+    whole = rb"[\x82\x86].{1,3}" + re.escape(name) + rb"\0"  # tag, length, name (RFC 5280, 4.2.1.6)
+    if re.search(whole, ssl.PEM_cert_to_DER_cert(pem.decode()), re.DOTALL):
+        return None
+    return name.decode() if uris else f"dns:{name.decode().lower()}"

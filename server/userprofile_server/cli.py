@@ -1,34 +1,29 @@
-"""The operators' command line: `userprofile-server serve`, `import` and `check`."""
+"""The operators' command line: `userprofile-server serve`, `import` and `check`; see also callers_cli.py."""
 
-import logging
-import signal
 import sys
-import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
 import click
 from click.shell_completion import get_completion_class
 
 from userprofile.text_input import TextInputError
-from userprofile_server import logs, signals
-from userprofile_server.check import check as check_store
-from userprofile_server.errors import StoreError, StoreMisconfiguredError
+from userprofile_server import callers_cli, process, signals
+from userprofile_server.check import CheckSettings
+from userprofile_server.check import check as check_all
+from userprofile_server.errors import SecurityError, StoreError, StoreMisconfiguredError
 from userprofile_server.importing import FORMATS, Importer
-from userprofile_server.listen import ListenError
-from userprofile_server.options import load, options
-from userprofile_server.server import UserProfileServer
-from userprofile_server.settings import ServeSettings, StoreSettings
-from userprofile_server.standard_streams import OutputError
-from userprofile_server.stores import check_url, open_store
+from userprofile_server.processes.plan import Plan, plan_for
+from userprofile_server.settings import Settings
+from userprofile_server.settings_cli import load, options
+from userprofile_server.signals import EXIT_FAILED
+from userprofile_server.stores import backend_of, check_url, open_store
+from userprofile_server.stores.settings import StorageSettings
 
-_log = logging.getLogger(__name__)
-
-_STDOUT = 1
-
-S = TypeVar("S", bound=StoreSettings)
+S = TypeVar("S", bound=StorageSettings)
 
 EXIT_ROWS_REJECTED = 1
-EXIT_FAILED = 3
 
 
 class _InputFile(click.File):
@@ -39,10 +34,10 @@ class _InputFile(click.File):
 
 
 def _settings(kind: type[S], values: dict[str, Any]) -> S:
-    """Raises click.UsageError for a value that can't be right, a store's URL too, before anything is opened."""
+    """Builds the settings. Raises click.UsageError for an invalid value or store URL, before anything is opened."""
     settings = load(kind, values)
     try:
-        check_url(settings.store)
+        check_url(settings.store.url)
     except StoreMisconfiguredError as error:
         raise click.BadParameter(str(error), param_hint="'--store'") from None
     return settings
@@ -53,7 +48,7 @@ def _settings(kind: type[S], values: dict[str, Any]) -> S:
 def cli() -> None:
     """User profiles over gRPC, and never the password hash.
 
-    Every option can also be given by the environment variable that its help names.
+    Every option can also be given by the environment variable that its help names, or in a file; see --config.
 
     \b
     Try it:
@@ -63,90 +58,85 @@ def cli() -> None:
     """
 
 
-@cli.command()
-@options(ServeSettings)
-def serve(**values: Any) -> None:
+cli.add_command(callers_cli.token)
+cli.add_command(callers_cli.policy)
+
+
+class _Serve(click.Command):
+    """A command that remembers its arguments, so that the settings can be reread."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["args"] = list(args)
+        return super().parse_args(ctx, args)
+
+
+@cli.command(cls=_Serve)
+@options(Settings)
+@click.pass_context
+def serve(ctx: click.Context, /, **values: Any) -> None:
     """Serve the users of a store.
 
-    Prints "listening on HOST:PORT" to standard output as soon as calls are answered; logs go to
-    standard error; if nobody reads them, lines are dropped and counted, and calls go on.
+    Prints "listening on HOST:PORT" to standard output once it accepts calls. Logs go to standard
+    error; if nobody reads them, lines are dropped and counted, and calls go on.
 
-    SIGTERM, SIGINT, SIGHUP and SIGQUIT let calls in progress finish; a second one but SIGHUP cuts them
-    off. Before it listens, they end it at once. SIGUSR1 and the like are ignored.
+    SIGTERM, SIGINT, SIGHUP and SIGQUIT drain: no new calls, and calls in progress finish. Except after
+    SIGINT, calls are accepted for --drain-delay before that, while health reports NOT_SERVING. A second
+    signal other than SIGHUP cancels all calls. Before the server listens, a signal ends it at once.
+    SIGUSR1 and similar signals are ignored. With several --processes SIGHUP reads the settings file
+    again and replaces the processes, one after the other, while the others serve.
 
     Exit status: 0 if stopped by a signal, 2 for a wrong option, 3 if the store, the address or standard
-    output can't be used.
+    output can't be used, or if no process stays up.
     """
-    settings = _settings(ServeSettings, values)
-    events = signals.Events()
-    log = logs.configure(settings.log_level)
+    plan = _plan(values)
+    log_level = plan.settings.log.level
+    # Imported here, because the supervisor must not import gRPC, which takes 25 MB.
+    if plan.processes == 1:
+        from userprofile_server.serve import serve
+
+        process.run(partial(serve, plan.settings), log_level=log_level)
+    else:
+        from userprofile_server.processes.supervisor import supervise
+
+        process.run(partial(supervise, plan, _reading_again(ctx)), log_level=log_level, name="supervisor")
+
+
+def _plan(values: dict[str, Any]) -> Plan:
+    """Returns the settings and the number of processes. Raises click.UsageError for invalid values."""
     try:
-        status = _serve(settings, events)
-    except Exception:  # noqa: BLE001, a bug, and the last chance to tell it
-        _log.exception("the server failed")
-        status = EXIT_FAILED
-    log.close()
-    signals.end_process(status)
+        return plan_for(_settings(Settings, values))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'--processes'") from None
 
 
-def _serve(settings: ServeSettings, events: signals.Events) -> int:
-    server = UserProfileServer(settings)
-    started: list[str | Exception] = []
+def _reading_again(ctx: click.Context) -> Callable[[], Plan]:
+    """Returns a function that rereads the settings, with the original arguments and environment.
 
-    # In another thread, because a signal ends it wherever it is: in the SDK, or in a name server that doesn't answer.
-    def start() -> None:
-        try:
-            started.append(server.start())
-        except Exception as error:  # noqa: BLE001, told below
-            started.append(error)
-        events.tell()
+    The function raises click.UsageError for invalid values.
+    """
 
-    def drain() -> None:
-        server.stop()
-        events.tell()
+    def read() -> Plan:
+        with ctx.command.make_context(ctx.info_name, list(ctx.meta["args"]), ctx.parent) as again:
+            return _plan(again.params)
 
-    threading.Thread(target=start, name="start", daemon=True).start()
-    stopped_by = events.wait()
-    if stopped_by is not None:
-        _log.info("%s: stopped before it served", stopped_by.name)
-        return 0
-    (result,) = started
-    if isinstance(result, StoreError | ListenError):
-        click.echo(f"error: {result}", err=True)
-        return EXIT_FAILED
-    if isinstance(result, Exception):
-        raise result
-    if events.wait_writable(_STDOUT):  # else a signal came first: nobody reads what we print
-        try:
-            click.echo(f"listening on {result}")
-        except OutputError as error:
-            server.stop(grace=0)
-            click.echo(f"error: {error}", err=True)
-            return EXIT_FAILED
-    stopped_by = events.wait()
-    assert stopped_by is not None  # nobody else has anything to tell yet
-    _log.info("%s: finishing the calls in progress", stopped_by.name)
-    threading.Thread(target=drain, name="drain", daemon=True).start()
-    while (again := events.wait()) is not None:
-        if again != signal.SIGHUP:  # a terminal that closes may send several
-            server.stop(grace=0)
-    _log.info("stopped")
-    return 0
+    return read
 
 
-@cli.command(short_help="Say in plain words whether the store can be read.")
-@options(StoreSettings)
-@click.option("--full", is_flag=True, help="Look for damage in all of a SQLite file, not for 5 seconds at most.")
+@cli.command(short_help="Check that the store can be read, and files of certificates, tokens and rules.")
+@options(CheckSettings)
+@click.option("--full", is_flag=True, help="Check all of a SQLite file for damage, not only for 5 seconds.")
 def check(full: bool, **values: Any) -> None:
-    """Connect to the store, read from it, and say in plain words what is wrong.
+    """Read the given files, connect to the store, read from it, and explain what is wrong.
 
-    Changes nothing and creates nothing. Exit status: 0 if the store answers, 2 for a wrong option, 3 if it doesn't.
+    Of certificates it says how long they are valid.
+
+    Changes nothing and creates nothing. Exit status: 0 if the store can be read, 2 for a wrong option, 3 if it can't.
     """
-    settings = _settings(StoreSettings, values)
+    settings = _settings(CheckSettings, values)
     try:
-        for line in check_store(settings, full=full):
+        for line in check_all(settings, full=full):
             click.echo(line)
-    except StoreError as error:
+    except (SecurityError, StoreError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(EXIT_FAILED)
     click.echo("ok")
@@ -154,64 +144,77 @@ def check(full: bool, **values: Any) -> None:
 
 @cli.command("import", short_help="Import users from a file of JSON lines.")
 @click.argument("file", type=_InputFile("rb"))
-@options(StoreSettings)
+@options(StorageSettings)
 @click.option("--dry-run", is_flag=True, help="Check every row, store nothing.")
-@click.option("--format", "format_", type=click.Choice(sorted(FORMATS)), help="The system that has exported FILE.")
-@click.option("--username-field", metavar="NAME", help="The field of a row that becomes its username.")
+@click.option("--format", "format_", type=click.Choice(sorted(FORMATS)), help="The system that exported FILE.")
+@click.option("--username-field", metavar="NAME", help="The field of a row to take the username from.")
 def import_(file: BinaryIO, dry_run: bool, format_: str | None, username_field: str | None, **values: Any) -> None:
-    """Import users from FILE, a JSON object for each; - is standard input.
+    """Import users from FILE, one JSON object per user; - is standard input.
 
-    The objects stand one a line, one after the other, or in an array. UTF-8, UTF-16, UTF-32 and gzip are read.
+    The objects may be one per line, one after the other, or in an array. UTF-8, UTF-16, UTF-32 and
+    gzip are read.
 
     A row has a username, any of email, full_name and disabled, and either hashed_password, which
-    is stored as it is, or password, which is hashed with Argon2id and not stored; a user who signs
-    in elsewhere has neither. Other fields are kept as they stand; only a row with a password, or in
-    the --format of another system, is written anew as JSON. A user who is there already is replaced.
+    is stored unchanged, or password, which is hashed with Argon2id and not stored. A user who signs
+    in elsewhere has neither. Other fields are kept unchanged. A row is stored byte for byte, unless it
+    has a password or is in the --format of another system. An existing user is replaced.
 
     \b
     {"username": "johndoe", "email": "johndoe@example.com", "password": "secret"}
     {"username": "alice", "full_name": "Alice", "disabled": false, "hashed_password": "$argon2id$…"}
 
-    A bad row is reported with its line number and doesn't stop the others; of many of a kind the
-    first few are, and the summary counts them. Importing the same file again does no harm.
+    A bad row is reported with its line number and doesn't stop the others. Of many bad rows of one
+    kind only the first few are reported; the summary counts all. Importing a file twice is safe.
 
     Exit status: 0 if every row was imported, 1 if some were rejected, 2 for a wrong option, 3 if the
-    store failed or FILE can't be read, 130, 143 or 129 if ended by SIGINT, SIGTERM or SIGHUP; what
-    the summary counts is stored in every case.
+    store failed or FILE can't be read, 130, 143 or 129 if ended by SIGINT, SIGTERM or SIGHUP. What
+    the summary counts as imported is stored in every case.
     """
-    settings = _settings(StoreSettings, values)
-    with signals.raising(), _Progress(file) as progress:
-        job = Importer(
-            report=progress.report,
-            advance=progress.update,
-            dry_run=dry_run,
-            format_=format_,
-            username_field=username_field,
-        )
+    settings = _settings(StorageSettings, values)
+    progress = _Progress(file)
+    job = Importer(
+        report=progress.report,
+        advance=progress.update,
+        dry_run=dry_run,
+        format_=format_,
+        username_field=username_field,
+    )
+    with signals.raising() as stop_raising:
         try:
-            if dry_run:
-                job.run(file, store=None)
-            else:
-                store = open_store(settings, writable=True)
-                try:
-                    job.run(file, store)
-                finally:
-                    store.close()
-            status = EXIT_ROWS_REJECTED if job.rejected else 0
-        except StoreError as error:
-            progress.report(f"error: {error}")
-            status = EXIT_FAILED
-        except TextInputError as error:
-            progress.report(f"error: {file.name} is {error}")
-            status = EXIT_FAILED
-        except OSError as error:
-            progress.report(f"error: {file.name} can't be read: {error.strerror}")
-            status = EXIT_FAILED
+            with progress:
+                status = _import(job, file, None if dry_run else settings, progress.report)
+            stop_raising()
         except signals.Interrupted as interrupted:
             progress.report("interrupted")
             status = interrupted.exit_status
-    click.echo(job.summary())
+        click.echo(job.summary())
+    if job.unsure:
+        signals.end_process(status)  # a normal exit would wait for the store
     sys.exit(status)
+
+
+def _import(job: Importer, file: BinaryIO, settings: StorageSettings | None, report: Callable[[str], None]) -> int:
+    """Returns the exit status. Without `settings`, nothing is stored."""
+    try:
+        if settings is None:
+            job.run(file, store=None)
+        else:
+            backend_of(settings.store.url).look_before_opening(settings)
+            store = open_store(settings, writable=True)
+            try:
+                job.run(file, store)
+            finally:
+                if not job.unsure:
+                    store.close()
+    except StoreError as error:
+        report(f"error: {error}")
+    except TextInputError as error:
+        report(f"error: {file.name} is {error}")
+    except OSError as error:
+        report(f"error: {file.name} can't be read: {error.strerror}")
+    else:
+        return EXIT_ROWS_REJECTED if job.rejected else 0
+    return EXIT_FAILED
 
 
 @cli.command(short_help="Print a script that completes commands in your shell.")
@@ -229,7 +232,7 @@ def completion(shell: str) -> None:
 
 
 class _Progress:
-    """A progress bar on a terminal, by bytes read; nothing where stderr goes elsewhere."""
+    """A progress bar by bytes read, if stderr is a terminal; nothing otherwise."""
 
     def __init__(self, file: BinaryIO) -> None:
         size = 0
@@ -252,5 +255,5 @@ class _Progress:
             self._bar.update(size)
 
     def report(self, message: str) -> None:
-        """Prints a line, above the bar where there is one."""
+        """Prints a line, above the bar if there is one."""
         click.echo(f"\r\x1b[K{message}" if self._bar is not None else message, err=True)

@@ -1,4 +1,4 @@
-"""Addresses to listen on: what they look like, and whether other machines can reach them."""
+"""Addresses to listen on: parsing, resolving, and checking whether they are free."""
 
 import dataclasses
 import errno
@@ -15,7 +15,7 @@ _HOST_PORT = re.compile(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:\[\]/\s]+)):(?P<po
 
 
 class ListenError(Exception):
-    """Raised when an address can't be listened on. The text says why, in words for an operator."""
+    """Raised when the server can't listen on an address. The text explains it to an operator."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ListenAddress:
 
     @classmethod
     def parse(cls, text: str) -> "ListenAddress":
-        """Raises ValueError, with a sentence for a person, if `text` isn't an address."""
+        """Raises ValueError, with a text for operators, if `text` isn't an address."""
         if text.startswith("unix:"):
             path = text.removeprefix("unix:").removeprefix("//")
             if not path:
@@ -45,18 +45,18 @@ class ListenAddress:
             try:
                 ipaddress.IPv6Address(match["ipv6"])
             except ValueError:
-                raise ValueError("what stands in brackets isn't an IPv6 address") from None
+                raise ValueError("the address in brackets isn't an IPv6 address") from None
         return cls(match["ipv6"] or match["host"], int(match["port"]))
 
     def __str__(self) -> str:
-        """Returns the address as it is typed, printed and given to grpc."""
+        """Returns the address in the form that is typed, printed and passed to grpc."""
         if self.port is None:
             return f"unix:{self.host}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach it. Of host names only `localhost` is taken at its word."""
+        """Whether only this machine can reach the address. Among host names, only `localhost` counts as local."""
         if self.port is None or self.host == "localhost":
             return True
         try:
@@ -65,10 +65,10 @@ class ListenAddress:
             return False
 
     def resolve(self) -> "list[ListenAddress]":
-        """Returns this address, with the host's name replaced by each of the IP addresses that it stands for.
+        """Resolves the host name: returns an address for each of its IP addresses.
 
-        grpc would bind a name as well, but is content with any one of its addresses: a second server
-        on `localhost` could take ::1 beside a first one on 127.0.0.1.
+        grpc could bind a name itself, but succeeds if it can bind any one of its IP addresses: a second server on
+        `localhost` could take ::1 while the first one has 127.0.0.1.
 
         Raises:
             ListenError: there is no such host.
@@ -82,41 +82,98 @@ class ListenAddress:
         return list(dict.fromkeys(ListenAddress(str(address[0]), self.port) for *_, address in found))
 
     def exists(self) -> bool:
-        """Whether this machine has this IP address, whoever listens on it."""
+        """Whether this machine has this IP address, free or not."""
         try:
-            return dataclasses.replace(self, port=0).is_here()
+            return dataclasses.replace(self, port=0).can_bind()
         except ListenError:
             return True
 
-    def is_here(self) -> bool:
+    def can_bind(self, *, shared: bool = False) -> bool:
         """Whether this machine has this IP address, and nobody listens on it yet.
 
-        Asked before grpc is: it would say neither what is wrong nor, for a Unix socket, that anything is.
+        Called before grpc binds the address: grpc wouldn't report the cause or, for a Unix socket, any error at all.
+        With `shared`, servers that share the port by SO_REUSEPORT may listen there already.
 
         Raises:
             ListenError: a server listens there already, or this user may not listen there.
         """
         if self.port is None:
-            return self._is_free_path()
+            return self._can_bind_path()
+        probe = self._bound(socket.SO_REUSEADDR, *([socket.SO_REUSEPORT] if shared else []))  # as grpc does
+        if probe is not None:
+            probe.close()
+        return probe is not None
+
+    def reserve(self) -> "tuple[ListenAddress, list[socket.socket]]":
+        """Reserves the port on each of the host's IP addresses, without listening.
+
+        Returns this address with the reserved port, and sockets that keep the reservation while they are open. Only
+        this user's processes may listen on the port then, with SO_REUSEPORT. They get all connections, because the
+        reserving sockets don't listen.
+
+        Raises:
+            ListenError: a server has this port, or this machine doesn't have the address.
+        """
+        sockets: list[socket.socket] = []
+        port = self.port
+        try:
+            for address in self.resolve():
+                taken = dataclasses.replace(address, port=port)._take()
+                if taken is not None:
+                    sockets.append(taken)
+                    port = taken.getsockname()[1]
+        except ListenError:
+            for each in sockets:
+                each.close()
+            raise
+        if not sockets:
+            raise ListenError(f"can't listen on {self}: this machine has no such address")
+        return dataclasses.replace(self, port=port), sockets
+
+    def _take(self) -> socket.socket | None:
+        # Bound without SO_REUSEPORT, so that a second supervisor that does the same fails; shared only afterwards. Also
+        # without SO_REUSEADDR if possible: older kernels go by how the first socket of a port was bound.
+        try:
+            taken = self._bound()
+        except ListenError:
+            # Perhaps only connections in TIME_WAIT block the port; this still fails if there is a listener.
+            taken = self._bound(socket.SO_REUSEADDR)
+        if taken is not None:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return taken
+
+    def _bound(self, *options: int) -> socket.socket | None:
+        """Returns a socket bound to this address; None if this machine doesn't have the address.
+
+        Raises:
+            ListenError: the address is taken, or this user may not bind it.
+        """
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         try:
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as grpc does
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind((self.host, self.port))
+            bound = socket.socket(family, socket.SOCK_STREAM)
+        except OSError:  # a system without IPv6
+            return None
+        try:
+            for option in options:
+                bound.setsockopt(socket.SOL_SOCKET, option, 1)
+            if family == socket.AF_INET6:
+                # Like grpc, which also listens on all IPv4 addresses if the address is [::].
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, self.host != "::")
+            bound.bind((self.host, self.port))
         except OSError as error:
+            bound.close()
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                return False
+                return None
             raise self._error(error.strerror) from None
-        return True
+        return bound
 
-    def _is_free_path(self) -> bool:
-        # grpc removes an existing socket file before it binds, which would cut a running server off in silence.
+    def _can_bind_path(self) -> bool:
+        # grpc removes an existing socket file before it binds, which would silently cut off a running server.
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(self.host)
-            except (FileNotFoundError, ConnectionRefusedError):  # nothing there, or what a dead server left
+            except (FileNotFoundError, ConnectionRefusedError):  # nothing there, or the socket file of a dead server
                 self._check_path(Path(self.host))
                 return True
             except OSError as error:
@@ -124,11 +181,11 @@ class ListenAddress:
         raise self._error("another server is using it")
 
     def _check_path(self, path: Path) -> None:
-        """Raises what grpc wouldn't say of the path of a socket that nobody listens on."""
+        """Checks the path of an unused socket. Raises ListenError where grpc would report no cause."""
         if not path.parent.is_dir():
             raise self._error(f"there is no folder {path.parent}")
         if path.exists() and not path.is_socket():
-            raise self._error("something that isn't a socket is there")
+            raise self._error("the path exists and isn't a socket")
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise self._error(f"this user may not write to the folder {path.parent}")
 

@@ -1,7 +1,7 @@
-"""Logs: one line an event on stderr, each with the request id of the call that it belongs to.
+"""Logs: one line per event on stderr, with the request id of its call.
 
-Nobody waits for the log. Whoever logs puts a line into a bounded queue, and one thread writes. Where stderr isn't
-read, lines are dropped and counted; calls, the drain and the end of the process go on.
+Logging never blocks: lines go into a bounded queue, and one thread writes them. If nobody reads stderr, lines are
+dropped and counted; calls, the drain and the exit of the process go on.
 """
 
 import io
@@ -14,28 +14,51 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from contextlib import suppress
+from contextvars import ContextVar
 from queue import Empty, SimpleQueue
+from typing import Literal
 
-from userprofile_server.rpc import request_id
+from pydantic import Field
+
+from userprofile_server.settings_base import Group
+
+request_id: ContextVar[str] = ContextVar("request_id", default="-")
+"""The request id of the current call, for each line of the log; `-` outside of calls."""
+
 
 QUEUE_BYTES = 1024 * 1024
-"""How much text may wait to be written, some ten thousand lines."""
+"""The maximum size of queued lines, in bytes: about ten thousand lines."""
 
 REPEAT_SECONDS = 10.0
-"""A kind of event that goes on and on is logged once, and then counted: one line in so many seconds."""
+"""A repeated kind of event is logged once and then counted, with one line every so many seconds."""
+
+_MOST_KINDS = 1000
+"""The maximum number of kinds with a count of their own: there may be as many as callers. Others share one count."""
 
 _CLOSE_SECONDS = 2.0
-"""How long the end of the process waits for the last lines to be written."""
+"""Seconds that the exit of the process waits for the last lines to be written."""
 
 _STDERR = 2
 
+_FORMAT = "%(asctime)s %(levelname)-7s {process}%(name)s [%(request_id)s] %(message)s"
 
-def configure(level: str) -> "LogWriter":
-    """Sends our own logs at `level` and above, the libraries' warnings and all that is printed to stderr there.
 
-    `LogWriter.close` writes what is left. At debug level every event is logged, however often it happens.
+class LogSettings(Group):
+    """What is logged."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="The lowest level that is logged, to stderr. Usernames appear at debug only, hashes never.",
+    )
+
+
+def configure(level: str, process: str | None = None) -> "LogWriter":
+    """Writes our own logs from `level`, the libraries' warnings and everything printed to `sys.stderr` to stderr.
+
+    `LogWriter.close` writes the rest. At debug level every event is logged, however often it happens. `process` is this
+    process's name, for each line, if several processes share one log.
     """
-    writer = LogWriter()
+    writer = LogWriter(process)
     handler = _QueueHandler(writer, count_repeats=level != "debug")
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)
@@ -43,21 +66,22 @@ def configure(level: str) -> "LogWriter":
     logging.getLogger("grpc._cython.cygrpc").addFilter(_holds_no_metadata)
     _never_wait_for_stderr()
     sys.stderr = _Stderr(writer)
-    writer.start(handler.tell_repeats)
+    writer.start(handler.report_repeats)
     return writer
 
 
 class LogWriter:
-    """Writes lines to file descriptor 2 in a thread of its own.
+    """Writes lines to file descriptor 2, on its own thread.
 
-    By `os.write`, without a lock: a thread that is stuck in it holds nothing that Python needs at its end.
+    Uses `os.write`, without a lock: a thread that is stuck in it holds nothing that Python needs to exit.
     """
 
-    def __init__(self) -> None:
-        """Takes lines from now on; `start` begins to write them."""
-        # A SimpleQueue can be put into by a destructor or a signal handler that interrupts a put.
+    def __init__(self, process: str | None = None) -> None:
+        """Accepts lines from now on; `start` begins to write them. Each contains the name `process`."""
+        self.formatter = logging.Formatter(_FORMAT.format(process=f"[{process}] " if process else ""))
+        # SimpleQueue.put is reentrant: a destructor or a signal handler may call it during another put.
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
-        self._lock = threading.RLock()  # never held while anything is written
+        self._lock = threading.RLock()  # never held during a write
         self._waiting = 0
         self._dropped = 0
         self._thread: threading.Thread | None = None
@@ -68,18 +92,18 @@ class LogWriter:
         self._thread.start()
 
     def put(self, line: bytes) -> None:
-        """Has `line`, with its newline, written later; or counts it as dropped if too much waits."""
+        """Queues `line`, which ends with a newline. Drops and counts it if the queue is full."""
         with self._lock:
             if self._waiting + len(line) > QUEUE_BYTES:
                 self._dropped += 1
                 return
             if self._dropped:
-                self._put(_dropped_lines(self._dropped))
+                self._put(self._dropped_lines(self._dropped))
                 self._dropped = 0
             self._put(line)
 
     def close(self, timeout: float = _CLOSE_SECONDS) -> None:
-        """Waits until all lines are written, `timeout` seconds at most: perhaps nobody reads them."""
+        """Waits until all lines are written, at most `timeout` seconds, because perhaps nobody reads them."""
         self._queue.put(None)
         if self._thread is not None:
             self._thread.join(timeout)
@@ -102,27 +126,34 @@ class LogWriter:
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + 1
                 every_second()
-        self._tell_dropped()
+        self._report_dropped()
 
     def _write(self, line: bytes) -> None:
         written = _write(line)
         with self._lock:
             self._waiting -= len(line)
             self._dropped += not written
-        # Told as soon as there is nothing older to tell, or else with the next line, see `put`.
+        # Reported when the queue is empty, otherwise before the next line; see `put`.
         if written and self._queue.empty():
-            self._tell_dropped()
+            self._report_dropped()
 
-    def _tell_dropped(self) -> None:
+    def _report_dropped(self) -> None:
         with self._lock:
             dropped, self._dropped = self._dropped, 0
-        if dropped and not _write(_dropped_lines(dropped)):
+        if dropped and not _write(self._dropped_lines(dropped)):
             with self._lock:
                 self._dropped += dropped
 
+    def _dropped_lines(self, count: int) -> bytes:
+        lines = "1 log line was" if count == 1 else f"{count} log lines were"
+        text = f"{lines} dropped, because standard error was not read"
+        record = logging.LogRecord(__name__, logging.WARNING, "", 0, text, None, None)
+        record.request_id = "-"
+        return _encode(self.formatter.format(record) + "\n")
+
 
 def _write(data: bytes) -> bool:
-    """Writes all of `data` to stderr, however long it takes. False if that can't be done."""
+    """Writes all of `data` to stderr, however long it takes. Returns False if that fails."""
     while data:
         try:
             data = data[os.write(_STDERR, data) :]
@@ -133,19 +164,13 @@ def _write(data: bytes) -> bool:
     return True
 
 
-def _dropped_lines(count: int) -> bytes:
-    lines = "1 log line was" if count == 1 else f"{count} log lines were"
-    now = time.strftime("%Y-%m-%d %H:%M:%S")
-    return f"{now} WARNING {__name__} [-] {lines} dropped, because standard error was not read\n".encode()
-
-
 def _never_wait_for_stderr() -> None:
-    """Opens what stderr is anew as non-blocking, for those who write there behind our back, like gRPC's C++ code.
+    """Reopens stderr as non-blocking, so that code that writes to it directly, such as gRPC's C++ code, never blocks.
 
-    Their lines are lost while nobody reads. Opened anew, because the flag belongs to what is open: set on the one
-    that we were given, it would make writes fail in all other processes that share it.
+    Its lines are lost while nobody reads. The file is reopened because the flag belongs to the open file description:
+    on the inherited one, it would make writes fail in all other processes that share it.
     """
-    with suppress(OSError):  # a socket can't be opened so; nor may another user's terminal or pipe
+    with suppress(OSError):  # a socket can't be reopened, and another user's terminal or pipe may not be
         mode = os.fstat(_STDERR).st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
             opened = os.open(f"/proc/self/fd/{_STDERR}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -154,14 +179,14 @@ def _never_wait_for_stderr() -> None:
 
 
 class _Stderr(io.TextIOBase):
-    """What `sys.stderr` is while we serve: lines that others print go the way of the log."""
+    """Replaces `sys.stderr`: printed lines go through the log's queue."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
 
     def __init__(self, writer: LogWriter) -> None:
         self._writer = writer
-        self._begun = threading.local()  # of each thread, so that no line has two writers
+        self._begun = threading.local()  # per thread, so that threads don't mix their lines
 
     def writable(self) -> bool:
         return True
@@ -181,11 +206,11 @@ class _Stderr(io.TextIOBase):
 
 
 class _QueueHandler(logging.Handler):
-    """Formats a record where it is logged, which keeps no reference to anything, and hands the line on."""
+    """Formats records on the logging thread, so that no object is kept alive, and queues the lines."""
 
     def __init__(self, writer: LogWriter, *, count_repeats: bool) -> None:
         super().__init__()
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s [%(request_id)s] %(message)s"))
+        self.setFormatter(writer.formatter)
         self._writer = writer
         self._repeats = _Repeats() if count_repeats else None
 
@@ -193,40 +218,43 @@ class _QueueHandler(logging.Handler):
         if self._repeats is None or self._repeats.is_first(record):
             self._put(record)
 
-    def tell_repeats(self) -> None:
+    def report_repeats(self) -> None:
         if self._repeats is not None:
             for record in self._repeats.take():
                 self._put(record)
 
     def _put(self, record: logging.LogRecord) -> None:
-        record.request_id = request_id.current.get()
+        record.request_id = request_id.get()
         try:
             self._writer.put(_encode(self.format(record) + "\n"))
-        except Exception:  # noqa: BLE001, as all handlers do it: a wrong format mustn't fail a call
+        except Exception:  # noqa: BLE001, like logging's own handlers: a wrong format mustn't fail a call
             self.handleError(record)
 
 
 class _Repeats:
-    """Knows the kinds of events that were logged within the last `REPEAT_SECONDS`, and counts the rest of them."""
+    """The kinds of events that were logged in the last `REPEAT_SECONDS`, each with a count of its repeats."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._known: dict[Hashable, _Counted] = {}
 
     def is_first(self, record: logging.LogRecord) -> bool:
-        """Whether `record` is to be logged. If not, it is counted."""
+        """Returns whether to log `record`. If not, counts it."""
         kind = _kind(record)
         if kind is None:
             return True
+        what = getattr(record, "kind", None) or str(record.msg)
         with self._lock:
+            if len(self._known) >= _MOST_KINDS and kind not in self._known:
+                kind, what = record.name, "others"
             if (counted := self._known.get(kind)) is not None:
                 counted.count += 1
                 return False
-            self._known[kind] = _Counted(record, time.monotonic())
+            self._known[kind] = _Counted(record, what, time.monotonic())
         return True
 
     def take(self) -> list[logging.LogRecord]:
-        """Returns what there is to say now of the kinds that went on, and forgets those that didn't."""
+        """Returns the due records about kinds with repeats, and forgets kinds without."""
         now = time.monotonic()
         records = []
         with self._lock:
@@ -242,11 +270,11 @@ class _Repeats:
 
 
 class _Counted:
-    """One kind of events: how many of them were not logged, and since when."""
+    """One kind of event: how many were not logged, and since when."""
 
-    def __init__(self, first: logging.LogRecord, since: float) -> None:
+    def __init__(self, first: logging.LogRecord, what: str, since: float) -> None:
         self._name, self._level = first.name, first.levelno
-        self._what = getattr(first, "kind", None) or str(first.msg)
+        self._what = what
         self.since = since
         self.count = 0
 
@@ -256,10 +284,10 @@ class _Counted:
 
 
 def _kind(record: logging.LogRecord) -> Hashable:
-    """Returns what makes a record one of many; None for what is always logged.
+    """Returns the key by which repeats are counted; None for a record that is always logged.
 
-    Callers and stores can make these happen as often as they like: an error of a call (`kind`, see
-    rpc/error_table.py), an exception, and whatever a library has to say.
+    Counted are events that callers and stores can cause at any rate: errors of calls (`kind`, see
+    rpc/stages/error_boundary.py), exceptions, and messages of libraries.
     """
     kind = getattr(record, "kind", None)
     place = None
@@ -274,7 +302,7 @@ def _kind(record: logging.LogRecord) -> Hashable:
 
 
 def _holds_no_metadata(record: logging.LogRecord) -> bool:
-    """Keeps what gRPC says of metadata that isn't UTF-8 out of the log: it quotes it, and it may be a token."""
+    """Drops gRPC's message about metadata that isn't UTF-8: it quotes the value, which may be a token."""
     return not str(record.msg).startswith("Invalid encoding")
 
 

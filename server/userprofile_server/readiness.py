@@ -1,4 +1,4 @@
-"""Readiness: whether this server should be sent calls, judged by when its store has last answered."""
+"""Readiness: whether health reports SERVING, decided by when the store last responded."""
 
 import logging
 import threading
@@ -11,35 +11,38 @@ _INTERVAL = 0.1
 
 
 class Readiness:
-    """Says so whenever it changes. A store that answers once makes ready; only a long silence makes unready."""
+    """One response of the store makes the server ready; only `unready_after` seconds without one make it unready."""
 
-    def __init__(self, answered_at: Callable[[], float], *, unready_after: float, tell: Callable[[bool], None]) -> None:
-        """`answered_at` is by the monotonic clock, `unready_after` in seconds; `tell` hears of every change."""
-        self._answered_at = answered_at
+    def __init__(
+        self, responded_at: Callable[[], float], *, unready_after: float, on_change: Callable[[bool], None]
+    ) -> None:
+        """`responded_at` returns monotonic time, `unready_after` is in seconds; `on_change` gets every new status."""
+        self._responded_at = responded_at
         self._unready_after = unready_after
-        self._tell = tell
+        self._on_change = on_change
         self._ready = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="readiness", daemon=True)
 
     def start(self) -> None:
-        """Judges once, and from now on in the background."""
-        self._judge()
+        """Updates the status at once, and from now on in the background."""
+        self._update()
         self._thread.start()
 
     def stop(self) -> None:
-        """Judges no more."""
+        """Stops the updates."""
         self._stopping.set()
 
     def _watch(self) -> None:
         while not self._stopping.wait(_INTERVAL):
-            self._judge()
+            self._update()
 
-    def _judge(self) -> None:
-        ready = time.monotonic() - self._answered_at() < self._unready_after
+    def _update(self) -> None:
+        ready = time.monotonic() - self._responded_at() < self._unready_after
         if ready != self._ready:
             self._ready = ready
-            self._tell(ready)
-            _log.log(
-                logging.INFO if ready else logging.ERROR, "%s", "ready" if ready else "not ready: no store answers"
-            )
+            self._on_change(ready)
+            if ready:
+                _log.info("ready")
+            else:
+                _log.error("not ready: no successful read for %g s", self._unready_after)

@@ -1,160 +1,296 @@
-"""The server: puts the parts together, starts them in order and takes them down in order."""
+"""The server: builds the parts, starts them in order, and stops them in reverse order."""
 
 import dataclasses
+import functools
 import logging
 import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 
 import grpc
 
+from userprofile_server import descriptors, stores
+from userprofile_server.access import Access
 from userprofile_server.listen import ListenAddress, ListenError
+from userprofile_server.listeners import Listener, listed
 from userprofile_server.readiness import Readiness
-from userprofile_server.rpc import health, pipeline
+from userprofile_server.rpc import health, service
+from userprofile_server.rpc.backlog import Backlog
+from userprofile_server.rpc.credentials import server_credentials
+from userprofile_server.rpc.executor import Executor
 from userprofile_server.rpc.health import Health
+from userprofile_server.rpc.pipeline import Pipeline, build_stages
 from userprofile_server.rpc.reflection import Reflection
+from userprofile_server.rpc.service import UserProfileService
+from userprofile_server.rpc.transport import channel_arguments
+from userprofile_server.rpc.waiting_calls import Reaper, WaitingCalls
 from userprofile_server.rpc.whole_requests import WholeRequests
-from userprofile_server.service import UserProfileService
-from userprofile_server.settings import ServeSettings
-from userprofile_server.stores import is_cluster, open_store
-from userprofile_server.workers import Workers
+from userprofile_server.settings import Settings
+from userprofile_server.stores.base import DocumentStore
+from userprofile_server.stores.pool import StorePool
 
 _log = logging.getLogger(__name__)
 
 _OPEN_SECONDS = 5.0
-"""How long `start` waits for the stores before it listens without them."""
+"""Seconds that `start` waits for the stores before it listens without them."""
 
 _PROBE_SECONDS = 1.0
-"""How long a probe waits at most: with one node lost most probes last as long as they may."""
+"""The timeout of a probe, in seconds. With one node lost, most probes take all of it."""
 
 _SPARES = 256
-"""How many calls may wait for lost nodes of a cluster while others are answered.
+"""Spare threads: how many calls may wait for lost nodes of a cluster while other calls are served.
 
-With `--store-timeout` at 2 seconds it suffices for 128 such calls a second.
+With a `--store-timeout` of 2 seconds, enough for 128 such calls a second.
 """
 
 _HOLD_SECONDS = 0.1
 
-MAX_REQUEST_BYTES = 64 * 1024
-"""The largest request that is read, in bytes. grpc answers a larger one with RESOURCE_EXHAUSTED."""
+_LOOK_SECONDS = 0.05
+"""Seconds between checks: whether the store has responded, before listening; whether calls are left, in the drain."""
 
+_LOOKS_WITHOUT_CALLS = 20
 
-_UNLIMITED = 2**31 - 1
-_A_DAY = 86_400
-
-MIN_PING_SECONDS = 20
-"""How often a client may ping a quiet connection. Whoever does it more often is told too_many_pings, and cut off."""
+_OTHER_DESCRIPTORS = 1000
+"""Maximum number of files and sockets other than client connections, mostly the store's."""
 
 
 class UserProfileServer:
     """One gRPC server process: `start`, later `stop`. Also a context manager that does both."""
 
-    def __init__(self, settings: ServeSettings) -> None:
-        """Builds everything; opens, binds and starts nothing."""
-        self._settings = settings
-        self._draining = False
-        self._address = ListenAddress.parse(settings.listen)
-        self._workers = Workers(
-            settings.workers,
-            lambda: open_store(settings),
-            probe_timeout=min(settings.store_timeout, _PROBE_SECONDS),
-            share_handle=settings.share_handle,
-            spares=_SPARES if is_cluster(settings.store) else 0,
-        )
-        self._health = Health(pipeline.SERVICE_NAME)
-        self._readiness = Readiness(
-            self._workers.answered_at, unready_after=settings.unready_after, tell=self._health.set_serving
-        )
-        self._reflection = Reflection(pipeline.SERVICE_NAME, health.SERVICE_NAME)
-        self._grpc = grpc.server(
-            WholeRequests(self._workers.submit),
-            options=[
-                # Else a second server on the same port would start in silence and take half the calls.
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-                # What our clients do to notice a lost connection; by default it would count as an attack.
-                ("grpc.http2.min_ping_interval_without_data_ms", int(MIN_PING_SECONDS * 1000)),
-                ("grpc.keepalive_permit_without_calls", 1),
-                # What has arrived waits for a worker as long as its caller does. By default gRPC cancels, by chance
-                # above 1,000 and always above 3,000, what comes faster than its one thread can hand it over.
-                ("grpc.server.max_pending_requests", _UNLIMITED),
-                ("grpc.server.max_pending_requests_hard_limit", _UNLIMITED),
-                ("grpc.server_max_unrequested_time_in_server", _A_DAY),
-            ],
-        )
-        servicer = UserProfileService(self._workers.current_store, store_timeout=settings.store_timeout)
-        pipeline.add_user_profile_service(servicer, self._grpc)
-        self._health.add_to(self._grpc)
-        self._reflection.add_to(self._grpc)
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        open_store: Callable[[], DocumentStore] | None = None,
+        share_port: bool = False,
+        on_ready: Callable[[bool], None] = lambda _ready: None,
+    ) -> None:
+        """Builds everything; opens, binds and starts nothing.
 
-    def start(self) -> str:
-        """Opens the stores, then listens. Returns the address that it serves on, with the port that was bound.
-
-        A store that can't be reached now doesn't keep it from listening: calls are answered by
-        UNAVAILABLE, and health says NOT_SERVING, until the store is there.
+        Args:
+            settings: The settings of the server.
+            open_store: Opens one connection to a store of the caller's own. `settings.store.url` is then only its name
+                in the log, and there are no spare threads.
+            share_port: Whether other servers may listen on the same port. The kernel spreads connections over them
+                (SO_REUSEPORT).
+            on_ready: Called with every change of readiness.
 
         Raises:
-            StoreError: no waiting would help; the mistake is in the settings, or there is no such file.
-            ListenError: the address can't be listened on.
+            SecurityError: a file of certificates, tokens or rules can't be used.
         """
-        try:
-            self._workers.open(_OPEN_SECONDS)
+        self._settings = settings
+        self._share_port = share_port
+        self._access = Access(settings)
+        self._stores = StorePool(
+            1 if settings.server.shared_connection else settings.server.workers,
+            open_store or functools.partial(stores.open_store, settings),
+            probe_timeout=min(settings.store.timeout, _PROBE_SECONDS),
+        )
+        limits = settings.limits
+        self._executor = Executor(
+            settings.server.workers,
+            backlog=Backlog(
+                target=limits.queue_target,
+                burst=limits.queue_burst,
+                least=settings.server.workers,
+                most=limits.max_queued,
+                most_bytes=limits.max_queued_bytes,
+            ),
+            spares=_SPARES if open_store is None and stores.backend_of(settings.store.url).has_nodes else 0,
+            on_thread_start=self._stores.assign,
+        )
+        self._half_sent = WaitingCalls("half-sent requests", most=limits.max_half_sent, seconds=limits.request_timeout)
+        idle = WaitingCalls(
+            "open reflection streams", most=limits.max_reflection_streams, seconds=limits.reflection_idle
+        )
+        self._reaper = Reaper(self._half_sent, idle)
+        self._health = Health(service.SERVICE.full_name, half_sent=self._half_sent, max_watches=limits.max_watches)
+        self._reflection = Reflection(service.SERVICE.full_name, health.SERVICE.full_name, idle=idle)
+
+        def on_change(ready: bool) -> None:
+            self._health.set_serving(ready)
+            on_ready(ready)
+
+        self._readiness = Readiness(
+            self._stores.responded_at, unready_after=settings.server.unready_after, on_change=on_change
+        )
+        self._running = ExitStack()
+        self._delay = self._grace = 0.0
+        self._hurry = threading.Event()  # ends the delay early
+        self._stopping = threading.Lock()  # taken by the first `stop`, and never released
+        self._stopped = threading.Event()
+        self._grpc = grpc.server(
+            WholeRequests(
+                self._executor.submit, self._half_sent, admits=self._executor.admits, share_of=self._access.share_of
+            ),
+            options=channel_arguments(limits, share_port=share_port),
+        )
+        servicer = UserProfileService(self._stores.current, store_timeout=settings.store.timeout)
+        pipeline = Pipeline(self._grpc, build_stages(self._access.authorize))
+        pipeline.add(service.SERVICE, servicer)
+        pipeline.add(health.SERVICE, self._health, executor=self._health.executor)
+        for described in self._reflection.services:
+            pipeline.add(described, self._reflection, executor=self._reflection.executor)
+        self._health_grpc: grpc.Server | None = None
+        if settings.server.health_listen is not None:
+            self._health_grpc = grpc.server(
+                self._health.executor, options=channel_arguments(limits, share_port=share_port)
+            )
+            Pipeline(self._health_grpc, build_stages()).add(
+                health.SERVICE, self._health, executor=self._health.executor
+            )
+
+    def start(self, listen: threading.Event | None = None) -> str:
+        """Opens the stores, then listens. Returns `settings.server.listen` with the ports that were bound.
+
+        The result is one address, or several separated by commas.
+
+        The server also listens if the store can't be reached: calls fail with UNAVAILABLE, and health reports
+        NOT_SERVING, until the store responds. With `listen`, it first waits for the store to respond or for this event.
+
+        Raises:
+            StoreError: waiting wouldn't help: the settings are wrong, or there is no such file.
+            ListenError: the server can't listen on an address.
+        """
+        with ExitStack() as stack:
+            # The parts start in this order and stop in reverse order, also after an error.
+            self._allow_descriptors()
+            stack.callback(self._access.stop)
+            self._access.start()
+            stack.callback(self._stores.close)
+            self._stores.open(_OPEN_SECONDS)
+            stack.callback(self._executor.close)
+            self._executor.start()
+            stack.callback(self._health.close)
+            stack.callback(self._reflection.close)
+            stack.callback(self._reaper.stop)
+            self._reaper.start()
+            stack.callback(self._drain)
+            if listen is not None and self._stores.responded_at() < 0:
+                _log.warning("not listening before the store responds")
+                while self._stores.responded_at() < 0 and not listen.wait(_LOOK_SECONDS):
+                    pass
             address = self._bind()
             self._grpc.start()
-        except BaseException:
-            self.stop(grace=0)
-            raise
-        self._readiness.start()
-        _log.info("serving %s on %s with %d workers", self._settings.store, address, self._settings.workers)
+            if self._health_grpc is not None:
+                self._health_grpc.start()
+            stack.callback(self._readiness.stop)
+            self._readiness.start()
+            stack.callback(self._retire)
+            self._running = stack.pop_all()
+        if self._stopping.locked():  # another thread called `stop` before there was anything to stop
+            self._running.close()
+        _log.info("serving %s on %s with %d workers", self._settings.store.url, address, self._settings.server.workers)
         return address
 
-    def stop(self, grace: float | None = None) -> None:
-        """Says NOT_SERVING, takes no new call, gives those in progress `grace` seconds, and closes everything.
+    def stop(self, grace: float | None = None, *, delay: float | None = None) -> None:
+        """Drains: reports NOT_SERVING, stops accepting calls, waits for calls in progress, and closes everything.
 
-        `grace` is by default the configured one; calls that it doesn't suffice for are cancelled.
-        Calling it again, from another thread too, with a shorter grace cuts the first one short.
+        A second call, also from another thread, ends the delay early and may shorten the grace.
+
+        Args:
+            grace: Seconds that calls in progress get before they are cancelled. By default the configured value.
+            delay: Seconds between reporting NOT_SERVING and refusing new calls. By default the configured value, or 0
+                if `grace` is given.
         """
+        settings = self._settings.server
+        if delay is None:
+            delay = settings.drain_delay if grace is None else 0.0
         if grace is None:
-            grace = self._settings.drain_grace
-        self._readiness.stop()
-        self._health.drain()
-        stopped = self._stop_grpc(grace)
-        self._reflection.drain()
-        stopped.wait()
-        self._workers.close()
-        self._health.close()
-        self._reflection.close()
+            grace = settings.drain_grace
+        if self._stopping.acquire(blocking=False):
+            self._delay, self._grace = delay, grace
+            try:
+                self._running.close()
+            finally:
+                self._stopped.set()
+        else:
+            self._hurry.set()
+            self._grpc.stop(grace)
+            self._stopped.wait()
 
-    def _stop_grpc(self, grace: float) -> threading.Event:
-        if grace == 0 or self._draining:
-            return self._grpc.stop(grace)
-        self._draining = True
-        # grpc cancels calls that have reached it, but that it hasn't handed to us yet, when it stops
-        # (https://github.com/grpc/grpc/issues/41785), and under load there are always some. So the
-        # answers wait for a moment: callers who wait for an answer send nothing new, what they have
-        # sent gets to us, and the answers reach them behind grpc's word that this connection is closing.
-        with self._workers.hold():
-            time.sleep(_HOLD_SECONDS)
-            return self._grpc.stop(grace)
+    def _retire(self) -> None:
+        """Lame duck: reports NOT_SERVING, and serves calls until load balancers have noticed."""
+        self._health.retire()
+        if self._delay:
+            _log.info("not serving: new calls are accepted for %g s", self._delay)
+            self._hurry.wait(self._delay)
+
+    def _drain(self) -> None:
+        self._health.drain()
+        if self._health_grpc is not None:
+            self._health_grpc.stop(0)  # other processes on the shared port now get the health checks
+        # When grpc stops, it cancels calls that it has received but not yet handed to us
+        # (https://github.com/grpc/grpc/issues/41785), and under load there are always some. So responses are held back
+        # for a moment: callers that wait for one send no new call, the calls already sent reach us, and the responses
+        # follow the GOAWAY on each connection.
+        with self._executor.hold() if self._grace else nullcontext():
+            time.sleep(_HOLD_SECONDS if self._grace else 0)
+            stopped = self._grpc.stop(self._grace)
+        self._reaper.drain()
+        looks_without_calls = 0
+        while not stopped.wait(_LOOK_SECONDS):
+            # grpc waits up to 20 seconds for clients to acknowledge the GOAWAY. If no calls are left, clients that
+            # haven't done so within a second are disconnected.
+            looks_without_calls = 0 if self._grpc._state.rpc_states else looks_without_calls + 1  # type: ignore[attr-defined]
+            if looks_without_calls == _LOOKS_WITHOUT_CALLS:
+                self._grpc.stop(0)
 
     def __enter__(self) -> str:
         """Starts, and returns the address."""
         return self.start()
 
     def __exit__(self, *_: object) -> None:
-        """Stops, with the configured grace."""
-        self.stop()
+        """Stops with the configured grace and no delay: at the end of the block no calls are expected."""
+        self.stop(delay=0)
+
+    def _allow_descriptors(self) -> None:
+        server = self._settings.server
+        listen = [listener.address for listener in server.listeners]
+        if server.health_listen is not None:
+            listen.append(ListenAddress.parse(server.health_listen))
+        addresses = sum(len(address.resolve()) for address in listen)  # gRPC limits the connections of each
+        wanted = addresses * self._settings.limits.max_connections + _OTHER_DESCRIPTORS
+        allowed = descriptors.allow(wanted)
+        if allowed < wanted:
+            _log.warning("the system allows %d open files: not as many connections as --max-connections says", allowed)
 
     def _bind(self) -> str:
-        port = self._address.port
-        bound = None
-        for address in self._address.resolve():
-            address = dataclasses.replace(address, port=bound or port)
-            if not address.is_here():
-                continue
-            try:
-                bound = self._grpc.add_insecure_port(str(address))
-            except RuntimeError:  # taken between our look and now
-                raise ListenError(f"can't listen on {address}") from None
-        if bound is None:
-            raise ListenError(f"can't listen on {self._address}: this machine has no such address")
-        return str(dataclasses.replace(self._address, port=port if port is None else bound))
+        bound = [self._bind_listener(listener) for listener in self._settings.server.listeners]
+        if self._health_grpc is not None and (health_listen := self._settings.server.health_listen) is not None:
+            address = _bind(self._health_grpc, ListenAddress.parse(health_listen), None, share_port=self._share_port)
+            _log.info("health checks on %s", address)
+        return listed(bound)
+
+    def _bind_listener(self, listener: Listener) -> Listener:
+        credentials = None
+        if listener.security != "plaintext":
+            assert self._access.certificates is not None  # required by the settings
+            credentials = server_credentials(self._access.certificates, mutual=listener.security == "mtls")
+        return listener.at(_bind(self._grpc, listener.address, credentials, share_port=self._share_port))
+
+
+def _bind(
+    server: grpc.Server, address: ListenAddress, credentials: grpc.ServerCredentials | None, *, share_port: bool
+) -> ListenAddress:
+    """Binds the server to each IP address of `address`. Returns `address` with the port that was bound.
+
+    Raises:
+        ListenError: the address is taken, or isn't this machine's.
+    """
+    port = None
+    for each in address.resolve():
+        each = dataclasses.replace(each, port=port or each.port)
+        if not each.can_bind(shared=share_port):
+            continue
+        try:
+            if credentials is None:
+                port = server.add_insecure_port(str(each))
+            else:
+                port = server.add_secure_port(str(each), credentials)
+        except RuntimeError:  # taken since our check
+            raise ListenError(f"can't listen on {each}") from None
+    if port is None:
+        raise ListenError(f"can't listen on {address}: this machine has no such address")
+    return address if address.port is None else dataclasses.replace(address, port=port)

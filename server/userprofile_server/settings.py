@@ -1,130 +1,153 @@
-"""Every setting: its default, its meaning and what is allowed, stated once.
+"""All settings of a server, in groups."""
 
-The fields are the source of the flags (`--drain-grace`), of the environment variables
-(`USERPROFILE_DRAIN_GRACE`), of `--help` and of the tables in the README; `options.py` makes the first three of them.
-"""
+from typing import Annotated, Any, Literal
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from pydantic import Field, field_validator, model_validator
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
-from pydantic.config import JsonDict
-
+from userprofile_server.limits import LimitSettings
 from userprofile_server.listen import ListenAddress, ListenError
+from userprofile_server.listeners import Listener, parse_listeners
+from userprofile_server.logs import LogSettings
+from userprofile_server.security.settings import CallerSettings, JwtSettings, TlsSettings
+from userprofile_server.settings_base import Group, Seconds, Several
+from userprofile_server.stores.settings import StorageSettings
 
-Seconds = Annotated[float, Field(gt=0, le=3600)]
 
-ENVIRONMENT_ONLY: JsonDict = {"environment_only": True}
-"""Marks a secret: no flag, because every user of a machine can read the flags of all processes."""
+class ServerSettings(Group):
+    """How the users of a store are served."""
 
-
-class StoreSettings(BaseModel):
-    """Where the users are, and how to get there."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-    store: str = Field(
-        "sqlite:///userprofile.db",
+    # Declared before `listen`, whose validator reads it.
+    allow_plaintext: bool = Field(
+        default=False,
+        description="Allow other machines to connect without TLS: anyone on the network can read the traffic.",
+    )
+    listen: Annotated[str, Several()] = Field(
+        default="127.0.0.1:50051",
         description=(
-            "The store's URL: sqlite:///relative.db, sqlite:////absolute/path.db or"
-            " couchbase://host1,host2/bucket?scope=…&collection=…&network=… (couchbases:// with TLS)."
+            "HOST:PORT, [IPV6]:PORT or unix:PATH for plaintext, tls://HOST:PORT, or mtls://HOST:PORT, for which clients"
+            " need a certificate. May be repeated; with commas between them in the variable. Port 0 picks a free port."
         ),
     )
-    store_timeout: Seconds = Field(
-        2.0, description="Seconds that one read may wait for the store; the caller's deadline can make it less."
-    )
-    couchbase_username: str | None = Field(None, description="The user to connect as.")
-    couchbase_password: SecretStr | None = Field(
-        None, description="The user's password.", json_schema_extra=ENVIRONMENT_ONLY
-    )
-    couchbase_password_file: Path | None = Field(
-        None, description="A file with the password instead; read again for each new connection."
-    )
-    couchbase_certificate: Path | None = Field(
-        None, description="A client certificate (PEM) to connect with instead of a password; needs couchbases://."
-    )
-    couchbase_key: Path | None = Field(None, description="The private key (PEM) of the client certificate.")
-    couchbase_ca: Path | None = Field(
-        None, description="The certificates (PEM) to trust; without it those that the SDK trusts."
-    )
-    couchbase_connect_timeout: Seconds = Field(1.0, description="Seconds for reaching one node.")
-    couchbase_bootstrap_timeout: Seconds = Field(
-        2.0, description="Seconds for the whole of connecting; then it begins anew, until it succeeds."
-    )
-    couchbase_sdk_telemetry: bool = Field(
-        False, description="Let the SDK trace and measure its operations: nearly doubles what a read costs it."
-    )
-
-    @model_validator(mode="after")
-    def _one_way_to_log_in(self) -> Self:
-        if self.couchbase_password is not None and self.couchbase_password_file is not None:
-            raise ValueError("give either USERPROFILE_COUCHBASE_PASSWORD or --couchbase-password-file, not both")
-        if (self.couchbase_certificate is None) != (self.couchbase_key is None):
-            raise ValueError("--couchbase-certificate and --couchbase-key go together")
-        password = self.couchbase_password or self.couchbase_password_file
-        if self.couchbase_certificate is not None and password is not None:
-            raise ValueError("give either a client certificate or a password, not both")
-        return self
-
-
-class ServeSettings(StoreSettings):
-    """How they are served."""
-
-    # Declared before `listen`, whose check looks at it.
-    allow_plaintext: bool = Field(
-        False,
-        description="Allow listening beyond this machine without TLS: anyone on the network can read along.",
-    )
-    listen: str = Field(
-        "127.0.0.1:50051",
-        description="HOST:PORT, [IPV6]:PORT or unix:PATH. Port 0 takes a free one.",
-    )
-    workers: int = Field(4, ge=1, le=256, description="Threads that answer calls, each with a store handle of its own.")
-    share_handle: bool = Field(
-        False,
+    health_listen: str | None = Field(
+        default=None,
         description=(
-            "One store handle for all workers: fewer sockets and threads, and less CPU for a process with one core on"
-            " Couchbase; but they lose it together."
+            "HOST:PORT for health checks alone, in plaintext: for those who can't show a certificate, like kubelet."
+        ),
+    )
+    processes: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+        default=1,
+        description="Processes that serve on the same port, each with its own workers; auto: one for each core.",
+    )
+    pinning: Literal["auto", "off"] = Field(
+        default="off",
+        description="auto: each process stays on a core of its own, if there are as many cores as processes.",
+    )
+    workers: int = Field(
+        default=4,
+        ge=1,
+        le=256,
+        description="Threads of each process that serve calls, each with its own connection to the store.",
+    )
+    shared_connection: bool = Field(
+        default=False,
+        description=(
+            "One store connection for all workers: fewer sockets and threads, and on Couchbase less CPU for a process"
+            " with one core. A lost connection affects all workers."
         ),
     )
     unready_after: float = Field(
-        10.0,
+        default=10.0,
         ge=3,
         le=3600,
-        description="Seconds without any answer from the store after which health says NOT_SERVING.",
+        description="Seconds without a successful read after which health reports NOT_SERVING.",
+    )
+    drain_delay: float = Field(
+        default=2.0,
+        ge=0,
+        le=3600,
+        description=(
+            "Seconds after SIGTERM for which calls are still accepted while health reports NOT_SERVING, so that"
+            " balancers hear of the end before it comes. A second signal cuts them short; SIGINT (Ctrl-C) has none."
+        ),
     )
     drain_grace: Seconds = Field(
-        10.0, description="Seconds that calls in progress get to finish after SIGTERM or SIGINT."
+        default=10.0, description="Seconds that calls in progress get to finish after SIGTERM or SIGINT."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="What goes to stderr. Usernames appear at debug only, hashes never."
-    )
+
+    @property
+    def longest_drain(self) -> float:
+        """Seconds after which a drain has cancelled all remaining calls."""
+        return self.drain_delay + self.drain_grace
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """The parsed `listen`."""
+        return parse_listeners(self.listen)
 
     @field_validator("listen")
     @classmethod
     def _stay_on_this_machine(cls, listen: str, info: Any) -> str:
-        address = ListenAddress.parse(listen)
-        if not address.is_local and not info.data.get("allow_plaintext"):
-            try:
-                here = any(found.exists() for found in address.resolve())
-            except ListenError as error:
-                raise ValueError(str(error)) from None
-            if not here:
-                raise ValueError("this machine has no such address")
-            raise ValueError(
-                "this address can be reached from other machines, and without TLS anyone on the way can read"
-                " along; if that is what you want, add --allow-plaintext"
-            )
+        for listener in parse_listeners(listen):
+            if listener.security == "plaintext" and not info.data.get("allow_plaintext"):
+                _check_local(listener.address)
         return listen
 
+    @field_validator("health_listen")
+    @classmethod
+    def _is_an_address(cls, health_listen: str | None) -> str | None:
+        if health_listen is not None:
+            ListenAddress.parse(health_listen)
+        return health_listen
 
-def environment_variable(name: str) -> str:
-    """Returns the environment variable of the setting `name`."""
-    return "USERPROFILE_" + name.upper()
+
+def _check_local(address: ListenAddress) -> None:
+    """Raises ValueError unless only this machine can reach `address`."""
+    if address.is_local:
+        return
+    try:
+        here = any(found.exists() for found in address.resolve())
+    except ListenError as error:
+        raise ValueError(str(error)) from None
+    if not here:
+        raise ValueError("this machine has no such address")
+    raise ValueError(
+        "other machines can reach this address, and without TLS anyone on the network can read the traffic;"
+        " use tls:// (see --tls-certificate), or to allow that, add --allow-plaintext"
+    )
 
 
-def flag(name: str, settings: type[BaseModel] = ServeSettings) -> str | None:
-    """Returns the command-line flag of the setting `name`; None for a secret."""
-    if settings.model_fields[name].json_schema_extra == ENVIRONMENT_ONLY:
-        return None
-    return "--" + name.replace("_", "-")
+class Settings(StorageSettings):
+    """The settings of `serve` and of a `UserProfileServer`."""
+
+    server: ServerSettings = ServerSettings()
+    tls: TlsSettings = TlsSettings()
+    callers: CallerSettings = CallerSettings()
+    jwt: JwtSettings = JwtSettings()
+    limits: LimitSettings = LimitSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _tls_is_complete(self) -> "Settings":
+        kinds = {listener.security for listener in self.server.listeners}
+        secure, mutual = kinds - {"plaintext"}, "mtls" in kinds
+        if secure and not (self.tls.certificate and self.tls.key):
+            raise ValueError("--listen tls://… and mtls://… need --tls-certificate and --tls-key")
+        if mutual and not self.tls.client_ca:
+            raise ValueError("--listen mtls://… needs --tls-client-ca")
+        if not secure and any((self.tls.certificate, self.tls.key, self.tls.client_ca)):
+            raise ValueError("there are files for TLS, but no --listen begins with tls:// or mtls://")
+        if self.tls.client_ca and not mutual:
+            raise ValueError("--tls-client-ca is for --listen mtls://…, and there is none")
+        return self
+
+    @model_validator(mode="after")
+    def _callers_have_a_policy(self) -> "Settings":
+        known = {
+            "--tokens": self.callers.tokens is not None,
+            "--jwt-keys": self.jwt.keys is not None,
+            "--listen mtls://…": any(listener.security == "mtls" for listener in self.server.listeners),
+        }
+        given = [flag for flag, is_given in known.items() if is_given]
+        if given and self.callers.policy is None:
+            raise ValueError(f"{' and '.join(given)} needs --policy: without one nobody may call anything")
+        return self

@@ -1,4 +1,4 @@
-"""Standard input, output and error of a command line, where any of them may be closed, full, or of a poor encoding."""
+"""Standard input, output and error of a command, any of which may be closed, full, or have a limited encoding."""
 
 import errno
 import io
@@ -8,22 +8,22 @@ from typing import Any
 
 
 class OutputError(Exception):
-    """Raised by whatever writes to `sys.stdout` when that can't be written. Once: what comes after it is dropped."""
+    """Raised once, by the write, if `sys.stdout` can't be written. Later output is dropped."""
 
     def __init__(self, error: OSError) -> None:
-        """Takes what the system said."""
+        """`error` is the system's error."""
         super().__init__(f"standard output can't be written: {error.strerror}")
         self.reader_has_left = error.errno == errno.EPIPE
-        """Nothing that anybody needs to be told: `… | head -1`."""
+        """Not worth an error message: `… | head -1`."""
 
 
 def prepare() -> None:
     """Makes the standard streams safe to use.
 
-    - A closed one becomes the null device. Else the next file or socket that is opened would get its number, and
-      what is printed. `sys.stdin` and `sys.stdout` stay None.
-    - Text that the encoding lacks is written in backslash escapes.
-    - Errors of `sys.stderr` are ignored: there is nowhere to tell them. Those of `sys.stdout` are `OutputError`s.
+    - A closed stream becomes the null device. Otherwise the next file or socket would get its descriptor, and the
+      printed text. `sys.stdin` and `sys.stdout` stay None.
+    - Characters that the encoding lacks are written as backslash escapes.
+    - Errors of `sys.stderr` are ignored: there is nowhere to report them. Errors of `sys.stdout` raise `OutputError`.
     """
     while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(opened, True)
@@ -50,7 +50,7 @@ class _Stdout(io.FileIO):
             return len(data)
         try:
             written = super().write(data)
-            if written is None:  # nobody reads, and whoever shares it with us doesn't want to wait
+            if written is None:  # nobody reads, and another process has made the shared pipe non-blocking
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         except OSError as error:
             self._failed = True

@@ -1,4 +1,4 @@
-"""`python -m userprofile`: the command `userprofile`, where its script isn't on the PATH."""
+"""`python -m userprofile`: the command `userprofile`, for when its script isn't on the PATH."""
 
 from userprofile_command import main
 

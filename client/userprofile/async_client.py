@@ -1,19 +1,23 @@
 """The client for asyncio: the twin of `client.py`, with the same names."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
+from google.protobuf.field_mask_pb2 import FieldMask
 
-from userprofile.answers import Outcome, lenient, outcome_of, understood
 from userprofile.batches import BATCHES_IN_FLIGHT, Batch, check_several, collect, split
-from userprofile.calls import Call, Calls, check_token, without_waiting
-from userprofile.channel import ChannelOptions, Endpoint
+from userprofile.call_options import TLS, CallOptions, Metadata
+from userprofile.calls import Call, CallFactory, check_token, without_waiting
+from userprofile.channel import ChannelConfig, ChannelOptions
 from userprofile.client import DEFAULT_RETRIES, DEFAULT_TARGET, DEFAULT_TIMEOUT, REFUSAL_TIMEOUT
+from userprofile.connections import failing
 from userprofile.errors import (
     DeadlineExceededError,
     UserNotFoundError,
@@ -23,20 +27,23 @@ from userprofile.errors import (
     unsendable,
 )
 from userprofile.health import HEALTH_REQUEST, health_check, is_serving
-from userprofile.options import TLS, CallOptions, Metadata
-from userprofile.user import User
-from userprofile.v1 import user_profile_pb2 as pb
-from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
+from userprofile.responses import Outcome, lenient, outcome_of, understood
+from userprofile.retries import Retries
+from userprofile.rotation import Channels
+from userprofile.token_file import token_or_file
+from userprofile.user import User, read_mask
+from userprofile.v1 import user_profile_service_pb2 as pb
+from userprofile.v1 import user_profile_service_pb2_grpc as pb_grpc
 
 T = TypeVar("T")
 
-_Asking = asyncio.Task[Iterable[tuple[str, Outcome]]]
+_BatchTask = asyncio.Task[Iterable[tuple[str, Outcome]]]
 
 
 class AsyncUserProfileClient:
-    """Asks a userprofile service from asyncio. Close it, or use it in an `async with` block.
+    """Client of a userprofile service for asyncio. Close it, or use it in an `async with` block.
 
-    Any number of tasks of one event loop may share it; it belongs to the loop of its first call. In all else it is
+    Safe to share between the tasks of one event loop; it belongs to the loop of its first call. Otherwise it works
     like `UserProfileClient`.
     """
 
@@ -47,69 +54,86 @@ class AsyncUserProfileClient:
         timeout: float = DEFAULT_TIMEOUT,
         retries: int = DEFAULT_RETRIES,
         wait_for_ready: bool = True,
+        connections: int = 1,
         health_checking: bool = False,
         token: str | Callable[[], str] | Callable[[], Awaitable[str]] | None = None,
+        token_file: Path | str | None = None,
         allow_plaintext_token: bool = False,
         tls: TLS | None = None,
         metadata: Metadata = (),
         channel_options: ChannelOptions = (),
     ) -> None:
-        """Takes the arguments of `UserProfileClient`, which says what they mean; `token` may be an async function.
+        """Takes the arguments of `UserProfileClient`; `token` may also be an async function.
 
         Raises:
-            ValueError: an argument or a file of `tls` can't be used, or the token would go to another machine in
-                plaintext.
+            ValueError: an argument or a file of `tls` is invalid, there is no token in `token_file`, or the token
+                would be sent to another machine in plaintext.
             OSError: a file of `tls` can't be read.
         """
-        self._endpoint = Endpoint(
-            target, tls=tls, retries=retries, health_checking=health_checking, channel_options=channel_options
+        self._channel_config = ChannelConfig(
+            target,
+            tls=tls,
+            retries=retries,
+            connections=connections,
+            health_checking=health_checking,
+            channel_options=channel_options,
         )
-        self._endpoint.check_token(token, allow_plaintext=allow_plaintext_token)
-        self._calls = Calls(target, timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
+        self._token = token_or_file(token, token_file)
+        self._channel_config.check_token(self._token, allow_plaintext=allow_plaintext_token)
+        self._call_factory = CallFactory(target, timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
         self.target = target
-        self._token = token
         self._loop: asyncio.AbstractEventLoop | None = None
         self._checking: set[grpc.aio.Channel] = set()
-        self._asking: set[_Asking] = set()
-        self._channel: grpc.aio.Channel
+        self._tasks: set[_BatchTask] = set()
+        self._retries = Retries(self._channel_config.pauses)
+        self._closing = asyncio.Event()
+        self._channels: Channels[grpc.aio.Channel]
         self._stub: pb_grpc.UserProfileServiceAsyncStub
 
-    async def get_user(self, username: str, **options: Unpack[CallOptions]) -> User:
+    async def get_user(
+        self, username: str, *, fields: Iterable[str] | None = None, **options: Unpack[CallOptions]
+    ) -> User:
         """See `UserProfileClient.get_user`."""
+        mask = read_mask(fields)
         call = await self._begin(options)
         if (problem := unsendable(username)) is not None:
             raise problem
-        response = await self._answer(self._stub.GetUser(pb.GetUserRequest(username=username), **call.arguments), call)
+        request = pb.GetUserRequest(username=username, read_mask=mask)
+        response = await self._call("GetUser", self._stub.GetUser, request, call)
         outcome = outcome_of(response, username, call.request_id)
         if isinstance(outcome, UserProfileError):
             raise outcome
         return outcome
 
-    async def find_user(self, username: str, **options: Unpack[CallOptions]) -> User | None:
+    async def find_user(
+        self, username: str, *, fields: Iterable[str] | None = None, **options: Unpack[CallOptions]
+    ) -> User | None:
         """See `UserProfileClient.find_user`."""
         try:
-            return await self.get_user(username, **options)
+            return await self.get_user(username, fields=fields, **options)
         except UserNotFoundError:
             return None
 
-    async def get_users(self, usernames: Iterable[str], **options: Unpack[CallOptions]) -> dict[str, User]:
+    async def get_users(
+        self, usernames: Iterable[str], *, fields: Iterable[str] | None = None, **options: Unpack[CallOptions]
+    ) -> dict[str, User]:
         """See `UserProfileClient.get_users`."""
         check_several(usernames)
         found: list[tuple[str, Outcome]] = []
-        async with aclosing(self._ask_ahead(dict.fromkeys(usernames), options)) as batches:
-            async for _, asked in batches:
-                found += await self._or_closed(asked, None)
+        async with aclosing(self._prefetch(dict.fromkeys(usernames), read_mask(fields), options)) as batches:
+            async for _, task in batches:
+                found += await self._await_unless_closed(task, None)
         return collect(found)
 
     async def iter_users(
-        self, usernames: Iterable[str], **options: Unpack[CallOptions]
+        self, usernames: Iterable[str], *, fields: Iterable[str] | None = None, **options: Unpack[CallOptions]
     ) -> AsyncGenerator[tuple[str, User | UserProfileError], None]:
         """See `UserProfileClient.iter_users`."""
         check_several(usernames)
-        async with aclosing(self._ask_ahead(usernames, options)) as batches:
-            async for batch, asked in batches:
+        async with aclosing(self._prefetch(usernames, read_mask(fields), options)) as batches:
+            async for batch, task in batches:
                 try:
-                    outcomes = await self._or_closed(asked, None)
+                    outcomes = await self._await_unless_closed(task, None)
                 except UserProfileError as error:
                     outcomes = batch.failed(error)
                 for outcome in outcomes:
@@ -117,23 +141,27 @@ class AsyncUserProfileClient:
 
     async def check_health(self, **options: Unpack[CallOptions]) -> bool:
         """See `UserProfileClient.check_health`."""
-        # About now, so it doesn't wait; and a health-checked channel never gets through to a server that isn't serving.
+        # Doesn't wait for a server, because it reports the current state. Uses a channel without health checking, which
+        # would never reach a server that isn't serving.
         call = await self._begin(without_waiting(options))
-        async with self._open(self._endpoint.unbalanced) as channel:
+        async with self._open(self._channel_config.single_server_options) as channel:
             self._checking.add(channel)
             try:
                 check = health_check(lenient(channel))
-                return is_serving(await self._answer(check(HEALTH_REQUEST, **call.arguments), call))
+                response = await self._await_unless_closed(check(HEALTH_REQUEST, **call.arguments), call.request_id)
+                return is_serving(understood(response, call.request_id))
+            except grpc.RpcError as error:
+                raise self._call_factory.failure(error, call) from None
             finally:
                 self._checking.discard(channel)
 
     async def close(self) -> None:
         """Closes the connections; calls in progress are cancelled, later ones raise RuntimeError."""
-        self._calls.closed = True
-        await _end(list(self._asking))  # of an iter_users that somebody has left in the middle
-        if self._loop is not None:
-            await self._channel.close()
-        for channel in list(self._checking):
+        self._call_factory.closed = True
+        self._closing.set()
+        await _end(list(self._tasks))  # tasks of abandoned iter_users
+        channels = [] if self._loop is None else self._channels.finish()
+        for channel in [*channels, *self._checking]:
             await channel.close()
 
     async def __aenter__(self) -> Self:
@@ -145,98 +173,131 @@ class AsyncUserProfileClient:
         await self.close()
 
     def _open(self, options: ChannelOptions) -> grpc.aio.Channel:
-        if self._endpoint.credentials is None:
-            return grpc.aio.insecure_channel(self._endpoint.target, options)
-        return grpc.aio.secure_channel(self._endpoint.target, self._endpoint.credentials, options)
+        if self._channel_config.credentials is None:
+            return grpc.aio.insecure_channel(self._channel_config.target, options)
+        return grpc.aio.secure_channel(self._channel_config.target, self._channel_config.credentials, options)
 
     async def _begin(self, options: CallOptions) -> Call:
-        self._calls.check_usable()
+        self._call_factory.check_usable()
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            # A channel of grpc.aio belongs to the loop that it is made in, so it isn't made before there is one.
-            self._channel = self._open(self._endpoint.balanced)
-            self._stub = pb_grpc.UserProfileServiceStub(lenient(self._channel))
+            # A grpc.aio channel belongs to the event loop in which it is made, so it is made with the first call.
+            config = self._channel_config
+            self._channels = Channels(
+                config,
+                lambda: self._open(config.load_balanced_options),
+                lambda channel, connect: channel.get_state(try_to_connect=connect),
+            )
+            self._stub = pb_grpc.UserProfileServiceStub(lenient(self._channels.for_stub()))
             self._loop = loop
         elif self._loop is not loop:
-            raise RuntimeError("this client belongs to another event loop; make one for each")
+            raise RuntimeError("this client belongs to another event loop; make one client for each loop")
+        for unused in self._channels.update():
+            await unused.close()
         if not callable(self._token):
-            return self._calls.begin(self._token, **options)
+            return self._call_factory.begin(self._token, **options)
+        timeout = self._call_factory.timeout_of(options.get("timeout"), options.get("context"))
         token = self._token()
-        spent = 0.0
         if isinstance(token, Awaitable):
             began = loop.time()
-            token = await self._token_in_time(token, options)
-            spent = loop.time() - began
+            token = await _token_in_time(token, timeout)
+            options = {**options, "timeout": timeout - (loop.time() - began)}
         check_token(token)
-        call = self._calls.begin(token, **options)
-        call.arguments["timeout"] -= spent
-        return call
+        return self._call_factory.begin(token, **options)
 
-    async def _token_in_time(self, token: Awaitable[str], options: CallOptions) -> str:
-        timeout = options.get("timeout")
+    async def _call(self, name: str, method: Callable[..., Awaitable[T]], request: Any, call: Call) -> T:
         try:
-            async with asyncio.timeout(self._calls.timeout if timeout is None else timeout):
-                return await token
-        except TimeoutError:
-            raise DeadlineExceededError(
-                "The token was not there in time.", code=grpc.StatusCode.DEADLINE_EXCEEDED
-            ) from None
-
-    async def _answer(self, asked: Awaitable[T], call: Call) -> T:
-        try:
-            return understood(await self._or_closed(asked, call.request_id), call.request_id)
+            response = await self._await_unless_closed(method(request, **call.arguments), call.request_id)
         except grpc.RpcError as error:
-            raise await self._error(error, call) from None
+            response = await self._retry(name, method, request, call, error)
+        return understood(response, call.request_id)
+
+    async def _retry(self, name: str, method: Callable[..., Awaitable[T]], request: Any, call: Call, error: Any) -> T:
+        """See `UserProfileClient._retry`."""
+        pauses, began = self._retries.pauses(name), call.began
+        while True:
+            took = time.monotonic() - began
+            pause = self._retries.next_pause(pauses, error, took=took, left=call.left())
+            if pause is None:
+                break
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._closing.wait()
+                raise closed_meanwhile(call.request_id) from None
+            began = time.monotonic()
+            try:
+                return await self._await_unless_closed(method(request, **call.arguments_of_retry()), call.request_id)
+            except grpc.RpcError as failure:
+                if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    break
+                error = failure
+        raise await self._error(error, call) from None
 
     async def _error(self, error: Any, call: Call) -> UserProfileError:
         """See `UserProfileClient._error`."""
-        failing = grpc.ChannelConnectivity.TRANSIENT_FAILURE
-        if call.waited_in_vain(error.code()) and not self._calls.closed and self._channel.get_state() is failing:
+        if (
+            error.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # the call, or a retry, may have waited for a server
+            and not self._call_factory.closed
+            and (number := failing([channel.get_state() for channel in self._channels.current])) is not None
+        ):
+            check = health_check(self._channels.current[number])
             try:
-                await health_check(self._channel)(HEALTH_REQUEST, timeout=REFUSAL_TIMEOUT, wait_for_ready=False)
+                await check(HEALTH_REQUEST, timeout=REFUSAL_TIMEOUT, wait_for_ready=False)
             except grpc.RpcError as refusal:
                 if refusal.code() is grpc.StatusCode.UNAVAILABLE:
                     return never_reached(refusal, call.request_id, self.target, call.arguments["timeout"])
-        return self._calls.failure(error, call)
+        return self._call_factory.failure(error, call)
 
-    async def _or_closed(self, asked: Awaitable[T], request_id: str | None) -> T:
-        """Waits for a call. `close` cancels it, which mustn't look as if the caller's own task had been cancelled."""
+    async def _await_unless_closed(self, call: Awaitable[T], request_id: str | None) -> T:
+        """Awaits a call. If `close` cancels it, raises an error instead of CancelledError: the task isn't cancelled."""
         try:
-            return await asked
+            return await call
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if self._calls.closed and task is not None and not task.cancelling():
+            if self._call_factory.closed and task is not None and not task.cancelling():
                 raise closed_meanwhile(request_id) from None
             raise
 
-    async def _ask_ahead(
-        self, usernames: Iterable[str], options: CallOptions
-    ) -> "AsyncGenerator[tuple[Batch, _Asking]]":
-        """Yields the batches in order, while the next few of them are asked for already."""
-        asked: deque[tuple[Batch, _Asking]] = deque()
+    async def _prefetch(
+        self, usernames: Iterable[str], mask: FieldMask | None, options: CallOptions
+    ) -> "AsyncGenerator[tuple[Batch, _BatchTask]]":
+        """Yields the batches in order, with the calls of the next few already in flight."""
+        pending: deque[tuple[Batch, _BatchTask]] = deque()
         try:
             for batch in split(usernames):
-                task = asyncio.create_task(self._ask(batch, options))
-                self._asking.add(task)
-                task.add_done_callback(self._asking.discard)
-                asked.append((batch, task))
-                if len(asked) == BATCHES_IN_FLIGHT:
-                    yield asked.popleft()
-            while asked:
-                yield asked.popleft()
+                task = asyncio.create_task(self._get_batch(batch, mask, options))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                pending.append((batch, task))
+                if len(pending) == BATCHES_IN_FLIGHT:
+                    yield pending.popleft()
+            while pending:
+                yield pending.popleft()
         finally:
-            await _end([task for _, task in asked])
+            await _end([task for _, task in pending])
 
-    async def _ask(self, batch: Batch, options: CallOptions) -> Iterable[tuple[str, Outcome]]:
+    async def _get_batch(
+        self, batch: Batch, mask: FieldMask | None, options: CallOptions
+    ) -> Iterable[tuple[str, Outcome]]:
         call = await self._begin(options)
-        request = batch.request()
+        request = batch.request(mask)
         if request is None:
             return batch.outcomes((), None)
-        response = await self._answer(self._stub.BatchGetUsers(request, **call.arguments), call)
+        response = await self._call("BatchGetUsers", self._stub.BatchGetUsers, request, call)
         return batch.outcomes(response.results, call.request_id)
 
 
-async def _end(tasks: Sequence[_Asking]) -> None:
+async def _token_in_time(token: Awaitable[str], timeout: float) -> str:
+    try:
+        async with asyncio.timeout(timeout):
+            return await token
+    except TimeoutError:
+        raise DeadlineExceededError(
+            "The token function did not return a token before the deadline.", code=grpc.StatusCode.DEADLINE_EXCEEDED
+        ) from None
+
+
+async def _end(tasks: Sequence[_BatchTask]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,50 +1,54 @@
-"""Asking for any number of users: a hundred names to a call, and what becomes of each. The same for both clients."""
+"""Splits any number of usernames into batches of a hundred, and collects the outcomes. Shared by both clients."""
 
 import copy
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from userprofile.answers import Outcome, outcome_of
+from google.protobuf.field_mask_pb2 import FieldMask
+
 from userprofile.errors import BatchError, UserNotFoundError, UserProfileError, unsendable
+from userprofile.responses import Outcome, outcome_of
 from userprofile.user import User
-from userprofile.v1 import user_profile_pb2 as pb
+from userprofile.v1 import user_profile_service_pb2 as pb
 
 BATCH_SIZE = 100
-"""How many names the server takes at once."""
+"""The maximum number of usernames that the server accepts per call."""
 
 BATCHES_IN_FLIGHT = 4
-"""How many batches are asked for at once: enough to keep a server busy while answers travel."""
+"""The number of batches in flight: enough to keep a server busy while responses are on the network."""
 
 
-_NOTHING = pb.UserResult()
+_NOTHING = pb.BatchGetUsersResponse.Result()
 
 
 class Batch(NamedTuple):
-    """The names of one call, and the errors of those among them that can't be sent."""
+    """The usernames of one call, and the errors of those that can't be sent."""
 
     usernames: list[str]
     unsendable: dict[str, UserProfileError]
 
-    def request(self) -> pb.BatchGetUsersRequest | None:
-        """Returns the message that asks for the names, None if none of them can be sent."""
+    def request(self, read_mask: FieldMask | None) -> pb.BatchGetUsersRequest | None:
+        """Returns the request for the usernames that can be sent, None if there are none."""
         sendable = [name for name in self.usernames if name not in self.unsendable]
-        return pb.BatchGetUsersRequest(usernames=sendable) if sendable else None
+        return pb.BatchGetUsersRequest(usernames=sendable, read_mask=read_mask) if sendable else None
 
-    def outcomes(self, results: Iterable[pb.UserResult], request_id: str | None) -> Iterator[tuple[str, Outcome]]:
-        """Returns each name, in order, with what became of it; `results` are those of the names that were sent."""
-        answers = iter(results)
+    def outcomes(
+        self, results: Iterable[pb.BatchGetUsersResponse.Result], request_id: str | None
+    ) -> Iterator[tuple[str, Outcome]]:
+        """Returns each username, in order, with its outcome. `results` are for the usernames that were sent."""
+        by_name = {result.username: result for result in results}
         for name in self.usernames:
-            yield name, self.unsendable.get(name) or outcome_of(next(answers, _NOTHING), name, request_id)
+            yield name, self.unsendable.get(name) or outcome_of(by_name.get(name, _NOTHING), name, request_id)
 
     def failed(self, error: UserProfileError) -> Iterator[tuple[str, Outcome]]:
-        """Returns each name, in order, with the error that the whole call has failed with."""
-        # One of its own for each name: who raises an error changes it.
+        """Returns each username, in order, with the error of the whole call, or its own if it can't be sent."""
+        # A copy for each username, because raising an error changes it.
         return ((name, self.unsendable.get(name) or copy.copy(error)) for name in self.usernames)
 
 
 def split(usernames: Iterable[str]) -> Iterator[Batch]:
-    """Returns the names in batches, and takes no more of them than it returns."""
+    """Yields the usernames in batches. Consumes no more usernames than it yields."""
     names = iter(usernames)
     while batch := list(itertools.islice(names, BATCH_SIZE)):
         problems = ((name, unsendable(name)) for name in batch)
@@ -52,16 +56,16 @@ def split(usernames: Iterable[str]) -> Iterator[Batch]:
 
 
 def check_several(usernames: Iterable[str]) -> None:
-    """Raises TypeError for a lone username, which Python would take for a list of letters."""
+    """Raises TypeError for a single string, which Python would iterate over letter by letter."""
     if isinstance(usernames, str | bytes):
-        raise TypeError("usernames are several: put a single one into a list")
+        raise TypeError("expected an iterable of usernames, got a single string")
 
 
 def collect(outcomes: Iterable[tuple[str, Outcome]]) -> dict[str, User]:
-    """Returns those who were found, by username.
+    """Returns the users that were found, by username.
 
     Raises:
-        BatchError: some names failed for another reason than that nobody has them.
+        BatchError: some usernames failed for another reason than USER_NOT_FOUND.
     """
     users: dict[str, User] = {}
     errors: dict[str, UserProfileError] = {}
@@ -74,7 +78,7 @@ def collect(outcomes: Iterable[tuple[str, Outcome]]) -> dict[str, User]:
         return users
     first = next(iter(errors.values()))
     raise BatchError(
-        f"{len(errors)} of the users could not be read; the first of them: {first.message}",
+        f"{len(errors)} of the users could not be read; the first error: {first.message}",
         users=users,
         errors=errors,
         code=first.code,

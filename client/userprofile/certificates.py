@@ -1,7 +1,7 @@
-"""The one check of TLS files: authorities to trust, a certificate and its key. Python's `ssl` alone does it.
+"""Checks TLS files: CAs to trust, a certificate and its key. Uses only Python's `ssl`.
 
-TLS libraries are no help with bad files: gRPC takes an empty file of authorities for "the default ones", asks the
-terminal for the password of an encrypted key, passes over what it can't read, and blames the server for the rest.
+TLS libraries report bad files poorly: for an empty file of CAs gRPC uses its default roots; it prompts on the terminal
+for the password of an encrypted key, skips unreadable content, and reports other problems as the server's.
 """
 
 import base64
@@ -12,16 +12,17 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 _MAX_BYTES = 16 * 1024 * 1024
-"""Far above any bundle: that of Mozilla, with all authorities that browsers trust, has 0.2 MB."""
+"""Far more than any bundle: Mozilla's, with all CAs that browsers trust, has 0.2 MB."""
 
 _CLOCK_SKEW = timedelta(minutes=5)
-"""A certificate that was made just now, by a machine whose clock is a bit ahead, is no mistake."""
+"""Tolerance for certificates that are new and come from a machine whose clock is slightly ahead."""
 
-# RFC 7468. OpenSSL sees a line like this only at the beginning of a line.
+# RFC 7468. OpenSSL recognizes it only at the beginning of a line.
 _BEGIN = b"-----BEGIN "
 _BLOCK = re.compile(
     rb"^-----BEGIN ([^\r\n]*?)-----[ \t]*\r?\n(.*?)^-----END \1-----[ \t]*\r?$", re.MULTILINE | re.DOTALL
@@ -30,7 +31,15 @@ _CERTIFICATES = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
 _KEYS = frozenset({"PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "DSA PRIVATE KEY", "ENCRYPTED PRIVATE KEY"})
 
 _MISMATCHES = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
-"""What OpenSSL says of a key that belongs to another certificate, the last of one of another algorithm."""
+"""OpenSSL's errors for a key of another certificate; the last one is for a key of another algorithm."""
+
+_KEYS_OF_GRPC = (
+    bytes.fromhex("06092a864886f70d010101"),
+    bytes.fromhex("06072a8648ce3d020106082a8648ce3d030107"),
+    bytes.fromhex("06072a8648ce3d020106052b81040022"),
+)
+"""RSA, P-256 and P-384 (RFC 3279, 2.3; RFC 5480, 2.1.1). Of others gRPC's BoringSSL verifies no signature in a
+handshake, or can't read them at all: with a certificate for such a key every handshake would fail."""
 
 _AUTHORITIES = "certificate authorities"
 _CERTIFICATE = "a certificate"
@@ -38,25 +47,25 @@ _KEY = "a private key"
 
 
 class CertificateError(ValueError):
-    """Raised when a file can't be used for TLS. The text names it and says why; nothing out of a key is in it."""
+    """Raised when a file can't be used for TLS. The text names the file and the reason, and has nothing of a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """The certificates of a file of authorities, at least one of which is valid."""
+    """The certificates of a CA file, at least one of which is valid."""
 
     pem: bytes = field(repr=False)
     count: int
-    """How many authorities are valid now."""
+    """How many CAs are valid now."""
     expired: int
-    """How many are not any more."""
+    """How many CAs have expired."""
     not_after: datetime
-    """When the first of the valid ones expires."""
+    """When the first of the valid CAs expires."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A certificate that is valid, with those between it and its authority, and the private key that belongs to it."""
+    """A valid certificate with its intermediates, and its private key."""
 
     certificate: bytes = field(repr=False)
     """PEM."""
@@ -67,23 +76,23 @@ class Identity:
 
 
 def read_authorities(path: Path | str) -> Authorities:
-    """Reads the PEM file of the authorities to trust.
+    """Reads the PEM file of the CAs to trust.
 
-    Expired ones among others do no harm, as in every bundle that lives for long.
+    Some of the CAs may have expired, as in every long-lived bundle.
 
     Raises:
-        CertificateError: it isn't such a file, or nobody could be trusted by it.
-        OSError: it can't be read.
+        CertificateError: the file isn't one of CAs, or none of them is valid.
+        OSError: the file can't be read.
     """
     content = _read(path, _AUTHORITIES)
     certificates = _certificates(path, content, _AUTHORITIES)
-    # One that has signed itself may be trusted as it is, whether it calls itself an authority or not.
+    # A self-signed certificate can be trusted as it is, even if it isn't marked as a CA.
     roots = [certificate for certificate in certificates if certificate.is_authority or certificate.is_self_signed]
     if not roots:
         _refuse(
             path,
             _AUTHORITIES,
-            "it holds a certificate that an authority has issued, not that of the authority;"
+            "it holds a certificate issued by an authority, not the authority's own;"
             " is it the server's own, or the client's?",
         )
     now = datetime.now(UTC)
@@ -94,14 +103,15 @@ def read_authorities(path: Path | str) -> Authorities:
     return Authorities(content, len(valid), expired, min(certificate.not_after for certificate in valid))
 
 
-def read_identity(certificate: Path | str, key: Path | str) -> Identity:
+def read_identity(certificate: Path | str, key: Path | str, *, for_grpc: bool = True) -> Identity:
     """Reads the PEM files of a certificate (or a chain, the certificate itself first) and of its private key.
 
-    Both may be the same file.
+    Both may be the same file. With `for_grpc`, the key has to be of a kind that gRPC can use.
 
     Raises:
-        CertificateError: they aren't such files, don't belong together, or the certificate isn't valid now.
-        OSError: one of them can't be read.
+        CertificateError: a file isn't what it should be, the key doesn't match the certificate, can't be used, or the
+            certificate isn't valid now.
+        OSError: a file can't be read.
     """
     chain = _read(certificate, _CERTIFICATE)
     own, *others = _certificates(certificate, chain, _CERTIFICATE)
@@ -114,17 +124,22 @@ def read_identity(certificate: Path | str, key: Path | str) -> Identity:
         _refuse_encrypted(key)
     except ssl.SSLError as error:
         if error.reason not in _MISMATCHES:
-            _refuse(key, _KEY, f"it is damaged, or of a kind that isn't known here ({error.reason or 'unreadable'})")
+            _refuse(key, _KEY, f"it is damaged, or of an unknown kind ({error.reason or 'unreadable'})")
         first = " (the first in the file; it has to be the one that the key belongs to)" if others else ""
         _refuse(key, _KEY, f"it doesn't belong to the certificate in {certificate}{first}")
+    # OpenSSL has read the files anew.
+    if (_read(certificate, _CERTIFICATE), _read(key, _KEY)) != (chain, key_content):
+        _refuse(certificate, _CERTIFICATE, "it or its key was replaced while they were read; try again")
     problem = own.problem(datetime.now(UTC))
     if problem is not None:
         _refuse(certificate, _CERTIFICATE, problem)
+    if for_grpc and not own.key.startswith(_KEYS_OF_GRPC):
+        _refuse(certificate, _CERTIFICATE, "gRPC can't use a key of its kind; use RSA, or EC with P-256 or P-384")
     return Identity(chain, key_content, own.not_after)
 
 
 def time_left(not_after: datetime) -> str:
-    """Says how long something is still valid, in whole days: `89 days left (until 2027-02-22)`."""
+    """Returns the remaining validity in whole days: `89 days left (until 2027-02-22)`."""
     days = math.floor((not_after - datetime.now(UTC)) / timedelta(days=1))
     return f"{days} {'day' if days == 1 else 'days'} left (until {not_after:%Y-%m-%d})"
 
@@ -134,21 +149,23 @@ class _Certificate(NamedTuple):
     is_self_signed: bool
     not_before: datetime
     not_after: datetime
+    key: bytes
+    """The kind of its key, as DER has it: the beginning of an AlgorithmIdentifier."""
 
     def problem(self, now: datetime) -> str | None:
-        """Why it can't be used now, or None."""
+        """Returns why the certificate can't be used now, None if it can."""
         if self.not_after < now:
             return f"it expired at {self.not_after:%Y-%m-%d %H:%M:%S} UTC"
         if self.not_before > now + _CLOCK_SKEW:
             return (
-                f"it isn't valid before {self.not_before:%Y-%m-%d %H:%M:%S} UTC, and the clock of this machine says"
+                f"it isn't valid before {self.not_before:%Y-%m-%d %H:%M:%S} UTC; this machine's clock is at"
                 f" {now:%Y-%m-%d %H:%M:%S}"
             )
         return None
 
 
 class _EncryptedError(Exception):
-    """Raised where a library would ask for a password."""
+    """Raised where a library would prompt for a password."""
 
 
 def _no_password() -> NoReturn:
@@ -157,7 +174,7 @@ def _no_password() -> NoReturn:
 
 def _context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # How strong keys have to be is for those to say who speak TLS with them, and they don't agree.
+    # Accept weak keys here: the TLS libraries that use them decide, and their rules differ.
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
     return context
 
@@ -167,7 +184,7 @@ def _refuse(path: Path | str, purpose: str, problem: str) -> NoReturn:
 
 
 def _refuse_encrypted(path: Path | str) -> NoReturn:
-    _refuse(path, _KEY, f"it is encrypted; give one that isn't (openssl pkey -in {path} -out FILE)")
+    _refuse(path, _KEY, f"it is encrypted; decrypt it first (openssl pkey -in {path} -out FILE)")
 
 
 def _read(path: Path | str, purpose: str) -> bytes:
@@ -175,7 +192,7 @@ def _read(path: Path | str, purpose: str) -> bytes:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         _refuse(path, purpose, "it is a folder")
-    if not stat.S_ISREG(mode):  # it is read more than once
+    if not stat.S_ISREG(mode):  # the file is read more than once
         _refuse(path, purpose, "it is a pipe or a device, not a file")
     with path.open("rb") as file:
         content = file.read(_MAX_BYTES + 1)
@@ -191,9 +208,13 @@ def _read(path: Path | str, purpose: str) -> bytes:
 
 
 def _blocks(path: Path | str, content: bytes, purpose: str) -> list[tuple[str, bytes, bytes]]:
-    """Returns the label, the body and the whole of each PEM block."""
-    blocks = [(match[1].decode(errors="replace"), match[2], match[0]) for match in _BLOCK.finditer(content)]
-    if content.count(_BEGIN) != len(blocks):
+    """Returns the label, the body and the full text of each PEM block."""
+    # Blocks aren't nested, so each one ends before the next begins. Searching the whole rest of the file for each end
+    # would take hours for a file with many beginnings.
+    beginnings = [match.start() for match in re.finditer(_BEGIN, content)]
+    found = [_BLOCK.match(content, start, end) for start, end in pairwise([*beginnings, len(content)])]
+    blocks = [(match[1].decode(errors="replace"), match[2], match[0]) for match in found if match is not None]
+    if len(blocks) != len(found):
         _refuse(
             path,
             purpose,
@@ -201,14 +222,14 @@ def _blocks(path: Path | str, content: bytes, purpose: str) -> list[tuple[str, b
         )
     if blocks:
         return blocks
-    if content.startswith(b"0"):  # the tag of a SEQUENCE, which everything in DER is that could be meant
+    if content.startswith(b"0"):  # the tag of a SEQUENCE, with which DER certificates and keys begin
         kind, command = "key", f"openssl pkey -inform der -in {path} -out FILE"
         if purpose is not _KEY:
             kind, command = "certificate", f"openssl x509 -inform der -in {path} -out FILE"
         _refuse(
             path,
             purpose,
-            f"it is DER or PKCS#12, and has to be PEM; for a {kind} in DER: {command};"
+            f"it is DER or PKCS#12, but must be PEM; for a {kind} in DER: {command};"
             f" for PKCS#12: openssl pkcs12 -nodes -in {path} -out FILE",
         )
     _refuse(path, purpose, "it isn't PEM: there is no -----BEGIN …----- in it")
@@ -228,7 +249,7 @@ def _certificates(path: Path | str, content: bytes, purpose: str) -> list[_Certi
             _refuse(path, purpose, f"{which} is damaged")
     authorities = set(context.get_ca_certs(binary_form=True))
     try:
-        contents = dict.fromkeys(base64.b64decode(body) for body, _ in found)  # bundles repeat some
+        contents = dict.fromkeys(base64.b64decode(body) for body, _ in found)  # bundles have duplicates
         return [_parse(content, is_authority=content in authorities) for content in contents]
     except (ValueError, IndexError):
         _refuse(path, purpose, "a certificate in it has dates in a form that isn't that of RFC 5280")
@@ -240,12 +261,12 @@ def _check_key(path: Path | str, content: bytes) -> None:
     if not keys:
         _refuse(path, _KEY, f"it holds {_named(blocks[0][0])}, not a private key")
     label, body = keys[0]
-    if label == "ENCRYPTED PRIVATE KEY" or b"Proc-Type:" in body:  # the header of the older form of encryption
+    if label == "ENCRYPTED PRIVATE KEY" or b"Proc-Type:" in body:  # the header of traditional PEM encryption
         _refuse_encrypted(path)
 
 
 def _named(label: str) -> str:
-    """Says what a block with this label is. Only of labels that are known: else the text could be anything."""
+    """Describes a block by its label. Unknown labels aren't quoted, because they could be any text."""
     if label in _CERTIFICATES:
         return "a certificate"
     if label in _KEYS:
@@ -264,17 +285,18 @@ def _named(label: str) -> str:
 
 
 def _parse(der: bytes, *, is_authority: bool) -> _Certificate:
-    """Takes out of a certificate (RFC 5280, 4.1), which OpenSSL has read before, what `ssl` tells of no file."""
+    """Parses certificate fields (RFC 5280, 4.1) that `ssl` doesn't expose. OpenSSL has accepted `der` before."""
     _, certificate = next(_elements(der))
     _, to_be_signed = next(_elements(certificate))
     fields = [content for tag, content in _elements(to_be_signed) if tag != 0xA0]  # a version stands in v2 and v3 only
-    _serial, _algorithm, issuer, validity, subject = fields[:5]
+    _serial, _algorithm, issuer, validity, subject, public_key = fields[:6]
     not_before, not_after = (_time(tag, content) for tag, content in _elements(validity))
-    return _Certificate(is_authority, issuer == subject, not_before, not_after)
+    _, key = next(_elements(public_key))
+    return _Certificate(is_authority, issuer == subject, not_before, not_after, key)
 
 
 def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yields the tag and the content of each element that stands in `der` (X.690, 8.1)."""
+    """Yields the tag and the content of each element in `der` (X.690, 8.1)."""
     position = 0
     while position < len(der):
         tag, length = der[position : position + 2]
@@ -288,7 +310,7 @@ def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _time(tag: int, content: bytes) -> datetime:
-    # A year of two digits is one of 1950 to 2049 (RFC 5280, 4.1.2.5.1), and strptime's are others.
+    # Two-digit years mean 1950 to 2049 (RFC 5280, 4.1.2.5.1); strptime's range is another.
     text = content.decode("ascii")
     if tag == 0x17:
         text = ("19" if text >= "50" else "20") + text

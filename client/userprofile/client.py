@@ -1,23 +1,31 @@
 """The client for threads. `async_client.py` has its twin for asyncio."""
 
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Self, Unpack
 
 import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
 
-from userprofile.answers import Outcome, lenient, outcome_of, understood
 from userprofile.batches import BATCHES_IN_FLIGHT, Batch, check_several, collect, split
-from userprofile.calls import Call, Calls, check_token, without_waiting
-from userprofile.channel import ChannelOptions, Endpoint
-from userprofile.errors import UserNotFoundError, UserProfileError, never_reached, unsendable
+from userprofile.call_options import TLS, CallOptions, Metadata
+from userprofile.calls import Call, CallFactory, check_token, without_waiting
+from userprofile.channel import ChannelConfig, ChannelOptions
+from userprofile.connections import failing
+from userprofile.errors import UserNotFoundError, UserProfileError, closed_meanwhile, never_reached, unsendable
 from userprofile.health import HEALTH_REQUEST, health_check, is_serving
-from userprofile.options import TLS, CallOptions, Metadata
-from userprofile.user import User
-from userprofile.v1 import user_profile_pb2 as pb
-from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
+from userprofile.responses import Outcome, lenient, outcome_of, understood
+from userprofile.retries import Retries
+from userprofile.rotation import Channels
+from userprofile.token_file import token_or_file
+from userprofile.user import User, read_mask
+from userprofile.v1 import user_profile_service_pb2 as pb
+from userprofile.v1 import user_profile_service_pb2_grpc as pb_grpc
 
 DEFAULT_TARGET = "localhost:50051"
 DEFAULT_TIMEOUT = 5.0
@@ -27,10 +35,10 @@ REFUSAL_TIMEOUT = 1.0  # seconds; gRPC refuses within milliseconds
 
 
 class UserProfileClient:
-    """Asks a userprofile service. Safe to share between threads; close it, or use it in a `with` block.
+    """Client of a userprofile service. Safe to share between threads; close it, or use it in a `with` block.
 
-    Connects with the first call to all addresses of the target, and again by itself whenever a connection is
-    lost. Calls go to them round robin.
+    The first call connects it to all addresses of the target; lost connections are re-established in the background.
+    Calls are balanced round robin.
     """
 
     def __init__(
@@ -40,138 +48,167 @@ class UserProfileClient:
         timeout: float = DEFAULT_TIMEOUT,
         retries: int = DEFAULT_RETRIES,
         wait_for_ready: bool = True,
+        connections: int = 1,
         health_checking: bool = False,
         token: str | Callable[[], str] | None = None,
+        token_file: Path | str | None = None,
         allow_plaintext_token: bool = False,
         tls: TLS | None = None,
         metadata: Metadata = (),
         channel_options: ChannelOptions = (),
     ) -> None:
-        """Takes the servers' address, and how to talk to them.
+        """Makes a client. Nothing is sent before the first call.
 
         Args:
             target: `host:port` (all addresses of the name are used), `ipv4:1.2.3.4:50051,5.6.7.8:50051`, `unix:path`
-                or another name that gRPC resolves (https://grpc.github.io/grpc/core/md_doc_naming.html). With TLS the
-                port may be left out, and is 443; without, it has to be said.
-            timeout: Seconds that a call may take, retries included, unless it says otherwise.
-            retries: How often a call is tried again, 0 to 4 times, where the service can't be reached. No call
-                changes anything, so that is safe; where most calls fail, gRPC stops retrying.
-            wait_for_ready: Whether calls wait for a server that can be reached, until their time is up, so that a
-                restart isn't felt; False lets them fail after the retries.
-            health_checking: Whether to watch each server's health by the standard protocol, and to leave those alone
-                that say NOT_SERVING. The watch carries no token, and a server or gateway that refuses it is not
-                called at all; without it, a retry goes to the next server.
-            token: Sent with every call as `authorization: Bearer …`. A function is asked for it at each call, so it
-                should keep the token at hand until it expires.
-            allow_plaintext_token: Allows sending the token without TLS to other machines, where anyone on the way
-                can read it.
-            tls: Speaks TLS; without it, plaintext.
+                or another name that gRPC resolves (https://grpc.github.io/grpc/core/md_doc_naming.html). The port
+                is required, except with TLS, where it defaults to 443.
+            timeout: Default timeout of a call in seconds, retries included.
+            retries: Maximum number of retries of a call, 0 to 4, while the service is unavailable. All calls are
+                reads, so retrying is safe. gRPC stops retrying while most calls fail.
+            wait_for_ready: Whether calls wait until a server can be reached, at most until their timeout, so that
+                they survive a restart. With False they fail after their retries.
+            connections: Connections to each server address, 1 to 64. With more than one, calls take turns, so that
+                they reach several processes of one server (`serve --processes`). Retries of a call stay on its
+                connection, unless that is lost.
+            health_checking: Whether to watch each server's health by the standard protocol, and to send no calls to
+                servers that report NOT_SERVING. The watch carries no token; a server or gateway that refuses it gets
+                no calls at all. Without health checking, a retry goes to the next server.
+            token: Sent with every call as `authorization: Bearer …`. A function is called for each call, so it should
+                cache the token until it expires.
+            token_file: A file with the token, instead of `token`. It is read again when it has changed; while it is
+                missing or invalid, the last valid token stays in use.
+            allow_plaintext_token: Allows sending the token without TLS to other machines. Anyone on the network path
+                can then read it.
+            tls: TLS settings; None for plaintext. Files that have changed are read again.
             metadata: Sent with every call.
-            channel_options: Further arguments of the channel, which win over the client's own
+            channel_options: Further channel arguments, which override the client's
                 (https://grpc.github.io/grpc/core/group__grpc__arg__keys.html).
 
         Raises:
-            ValueError: an argument or a file of `tls` can't be used, or the token would go to another machine in
-                plaintext.
+            ValueError: an argument or a file of `tls` is invalid, there is no token in `token_file`, or the token
+                would be sent to another machine in plaintext.
             OSError: a file of `tls` can't be read.
         """
-        self._endpoint = Endpoint(
-            target, tls=tls, retries=retries, health_checking=health_checking, channel_options=channel_options
+        self._channel_config = ChannelConfig(
+            target,
+            tls=tls,
+            retries=retries,
+            connections=connections,
+            health_checking=health_checking,
+            channel_options=channel_options,
         )
-        self._endpoint.check_token(token, allow_plaintext=allow_plaintext_token)
-        self._calls = Calls(target, timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
+        self._token = token_or_file(token, token_file)
+        self._channel_config.check_token(self._token, allow_plaintext=allow_plaintext_token)
+        self._call_factory = CallFactory(target, timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
         self.target = target
-        self._token = token
-        self._channel = self._open(self._endpoint.balanced)
+        self._channels: Channels[grpc.Channel] = Channels(
+            self._channel_config, lambda: self._open(self._channel_config.load_balanced_options), _state_of
+        )
         self._checking: set[grpc.Channel] = set()
-        self._stub = pb_grpc.UserProfileServiceStub(lenient(self._channel))
+        self._retries = Retries(self._channel_config.pauses)
+        self._closing = threading.Event()
+        self._stub = pb_grpc.UserProfileServiceStub(lenient(self._channels.for_stub()))
 
-    def get_user(self, username: str, **options: Unpack[CallOptions]) -> User:
-        """Returns the user; `CallOptions` says what `options` there are.
+    def get_user(self, username: str, *, fields: Iterable[str] | None = None, **options: Unpack[CallOptions]) -> User:
+        """Returns the user.
+
+        Args:
+            username: The user's name, compared byte by byte.
+            fields: The names of the fields of `User` to return; the others are None. The username is always
+                returned. None, the default, returns all that the caller may see.
+            options: See `CallOptions`.
 
         Raises:
-            UserNotFoundError: nobody has this username.
-            InvalidUsernameError: nobody can have it.
+            UserNotFoundError: no user has this username.
+            InvalidUsernameError: the username is not valid.
             UserProfileError: any other failure; see its subclasses.
         """
+        mask = read_mask(fields)
         call = self._begin(options)
         if (problem := unsendable(username)) is not None:
             raise problem
+        request = pb.GetUserRequest(username=username, read_mask=mask)
         try:
-            response = self._stub.GetUser(pb.GetUserRequest(username=username), **call.arguments)
+            response = self._stub.GetUser(request, **call.arguments)
         except grpc.RpcError as error:
-            raise self._error(error, call) from None
-        except ValueError:  # how gRPC says that the channel was closed a moment ago
-            self._calls.check_usable()
+            response = self._retry("GetUser", request, call, error)
+        except ValueError:  # gRPC's error if the channel was just closed
+            self._call_factory.check_usable()
             raise
         outcome = outcome_of(understood(response, call.request_id), username, call.request_id)
         if isinstance(outcome, UserProfileError):
             raise outcome
         return outcome
 
-    def find_user(self, username: str, **options: Unpack[CallOptions]) -> User | None:
-        """Like `get_user`, but returns None where nobody has this username."""
+    def find_user(
+        self, username: str, *, fields: Iterable[str] | None = None, **options: Unpack[CallOptions]
+    ) -> User | None:
+        """Like `get_user`, but returns None if no user has this username."""
         try:
-            return self.get_user(username, **options)
+            return self.get_user(username, fields=fields, **options)
         except UserNotFoundError:
             return None
 
-    def get_users(self, usernames: Iterable[str], **options: Unpack[CallOptions]) -> dict[str, User]:
-        """Returns those of any number of users who exist, by username.
+    def get_users(
+        self, usernames: Iterable[str], *, fields: Iterable[str] | None = None, **options: Unpack[CallOptions]
+    ) -> dict[str, User]:
+        """Returns the users who exist, by username. Takes any number of usernames.
 
-        A name that nobody has is absent, so that the mapping is what was found, and `.get(name)` is None for the
-        others. Names are asked for by the hundred, a few hundreds at once; the timeout is that of each hundred.
+        Usernames that no user has are absent, so `.get(name)` is None for them. Each call requests 100 users, and up
+        to four calls are in flight; the timeout applies to each call. `fields` is that of `get_user`.
 
         Raises:
-            BatchError: some names failed for another reason. It has what was found, and what failed.
-            UserProfileError: a hundred names failed as a whole. Nothing more is asked for.
+            BatchError: some users could not be read. It has the users found, and an error for each user not read.
+            UserProfileError: a call failed as a whole. No further calls are made.
         """
         check_several(usernames)
         found: list[tuple[str, Outcome]] = []
-        with closing(self._ask_ahead(dict.fromkeys(usernames), options)) as batches:
+        with closing(self._prefetch(dict.fromkeys(usernames), read_mask(fields), options)) as batches:
             for batch in batches:
                 found += batch.outcomes()
         return collect(found)
 
     def iter_users(
-        self, usernames: Iterable[str], **options: Unpack[CallOptions]
+        self, usernames: Iterable[str], *, fields: Iterable[str] | None = None, **options: Unpack[CallOptions]
     ) -> Generator[tuple[str, User | UserProfileError], None, None]:
-        """Yields each name, in order, with its user or with the error that `get_user` would have raised.
+        """Yields each username, in order, with its user or with the error that `get_user` would have raised.
 
-        For more names than fit into memory: a few hundreds are asked for ahead of what is taken, and none is lost
-        where the service can't be reached for a while. Raises no UserProfileError itself.
+        For more usernames than fit into memory: at most 400 are prefetched. An outage of the service skips no
+        username. `fields` is that of `get_user`. Never raises a UserProfileError itself.
         """
         check_several(usernames)
-        with closing(self._ask_ahead(usernames, options)) as batches:
+        with closing(self._prefetch(usernames, read_mask(fields), options)) as batches:
             for batch in batches:
                 yield from batch.outcomes_or_failure()
 
     def check_health(self, **options: Unpack[CallOptions]) -> bool:
-        """Returns whether a server says of itself that it is serving; one of the target's is asked.
+        """Returns whether one of the target's servers reports SERVING (gRPC health checking protocol).
 
         Raises:
-            UserProfileError: it gave no answer.
+            UserProfileError: the health check failed.
         """
-        # About now, so it doesn't wait; and a health-checked channel never gets through to a server that isn't serving.
+        # Doesn't wait for a server, because it reports the current state. Uses a channel without health checking, which
+        # would never reach a server that isn't serving.
         call = self._begin(without_waiting(options))
-        with self._open(self._endpoint.unbalanced) as channel:
+        with self._open(self._channel_config.single_server_options) as channel:
             self._checking.add(channel)
             try:
                 response = health_check(lenient(channel))(HEALTH_REQUEST, **call.arguments)
                 return is_serving(understood(response, call.request_id))
             except grpc.RpcError as error:
-                raise self._calls.failure(error, call) from None
+                raise self._call_factory.failure(error, call) from None
             except ValueError:
-                self._calls.check_usable()
+                self._call_factory.check_usable()
                 raise
             finally:
                 self._checking.discard(channel)
 
     def close(self) -> None:
         """Closes the connections; calls in progress are cancelled, later ones raise RuntimeError."""
-        self._calls.closed = True
-        self._channel.close()
-        for channel in list(self._checking):
+        self._call_factory.closed = True
+        self._closing.set()
+        for channel in [*self._channels.finish(), *self._checking]:
             channel.close()
 
     def __enter__(self) -> Self:
@@ -183,63 +220,100 @@ class UserProfileClient:
         self.close()
 
     def _open(self, options: ChannelOptions) -> grpc.Channel:
-        if self._endpoint.credentials is None:
-            return grpc.insecure_channel(self._endpoint.target, options)
-        return grpc.secure_channel(self._endpoint.target, self._endpoint.credentials, options)
+        if self._channel_config.credentials is None:
+            return grpc.insecure_channel(self._channel_config.target, options)
+        return grpc.secure_channel(self._channel_config.target, self._channel_config.credentials, options)
 
     def _begin(self, options: CallOptions) -> Call:
-        self._calls.check_usable()
+        self._call_factory.check_usable()
+        for unused in self._channels.update():
+            unused.close()
         if not callable(self._token):
-            return self._calls.begin(self._token, **options)
+            return self._call_factory.begin(self._token, **options)
         token = self._token()
         check_token(token)
-        return self._calls.begin(token, **options)
+        return self._call_factory.begin(token, **options)
+
+    def _retry(self, name: str, request: Any, call: Call, error: Any) -> Any:
+        """Retries a failed call of the method `name`, if that may help.
+
+        Raises:
+            UserProfileError: the call can't be retried, or the retries have failed.
+        """
+        pauses, began = self._retries.pauses(name), call.began
+        while True:
+            took = time.monotonic() - began
+            pause = self._retries.next_pause(pauses, error, took=took, left=call.left())
+            if pause is None:
+                break
+            if self._closing.wait(pause):
+                raise closed_meanwhile(call.request_id) from None
+            began = time.monotonic()
+            try:
+                return getattr(self._stub, name)(request, **call.arguments_of_retry())
+            except grpc.RpcError as failure:
+                if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    break  # the previous error says why
+                error = failure
+            except ValueError:
+                self._call_factory.check_usable()
+                raise
+        raise self._error(error, call) from None
 
     def _error(self, error: Any, call: Call) -> UserProfileError:
-        """Returns the error of a call. One whose time was over before a server could be reached says so."""
-        failing = grpc.ChannelConnectivity.TRANSIENT_FAILURE
-        if call.waited_in_vain(error.code()) and _state_of(self._channel) is failing:
-            try:  # while the channel fails, gRPC refuses this at once and sends nothing
-                health_check(self._channel)(HEALTH_REQUEST, timeout=REFUSAL_TIMEOUT, wait_for_ready=False)
+        """Returns the error of a call, with the cause if the deadline passed before a server was reached."""
+        if (
+            error.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # the call, or a retry, may have waited for a server
+            and (number := failing([_state_of(channel) for channel in self._channels.current])) is not None
+        ):
+            try:  # in TRANSIENT_FAILURE, gRPC fails this at once with the cause, and sends nothing
+                health_check(self._channels.current[number])(
+                    HEALTH_REQUEST, timeout=REFUSAL_TIMEOUT, wait_for_ready=False
+                )
             except grpc.RpcError as refusal:
                 if refusal.code() is grpc.StatusCode.UNAVAILABLE:
                     return never_reached(refusal, call.request_id, self.target, call.arguments["timeout"])
             except ValueError:  # closed meanwhile
                 pass
-        return self._calls.failure(error, call)
+        return self._call_factory.failure(error, call)
 
-    def _ask_ahead(self, usernames: Iterable[str], options: CallOptions) -> "Generator[_AskedBatch]":
-        """Yields the batches in order, while the next few of them are asked for already."""
-        asked: deque[_AskedBatch] = deque()
+    def _prefetch(
+        self, usernames: Iterable[str], mask: FieldMask | None, options: CallOptions
+    ) -> "Generator[_PendingBatch]":
+        """Yields the batches in order, with the calls of the next few already in flight."""
+        pending: deque[_PendingBatch] = deque()
         try:
             for batch in split(usernames):
-                asked.append(self._ask(batch, options))
-                if len(asked) == BATCHES_IN_FLIGHT:
-                    yield asked.popleft()
-            while asked:
-                yield asked.popleft()
+                pending.append(self._start_batch(batch, mask, options))
+                if len(pending) == BATCHES_IN_FLIGHT:
+                    yield pending.popleft()
+            while pending:
+                yield pending.popleft()
         finally:
-            for abandoned in asked:
+            for abandoned in pending:
                 abandoned.cancel()
 
-    def _ask(self, batch: Batch, options: CallOptions) -> "_AskedBatch":
+    def _start_batch(self, batch: Batch, mask: FieldMask | None, options: CallOptions) -> "_PendingBatch":
         call = self._begin(options)
-        request = batch.request()
+        request = batch.request(mask)
         try:
             future = None if request is None else self._stub.BatchGetUsers.future(request, **call.arguments)
         except ValueError:
-            self._calls.check_usable()
+            self._call_factory.check_usable()
             raise
-        return _AskedBatch(batch, call, future, self._error)
+
+        def retry(error: grpc.RpcError) -> Any:
+            # The batch may have failed long before it is consumed, so its timeout starts again.
+            return self._retry("BatchGetUsers", request, call._replace(began=time.monotonic()), error)
+
+        return _PendingBatch(batch, call, future, retry)
 
 
-class _AskedBatch:
-    """A batch on its way."""
+class _PendingBatch:
+    """A batch in flight."""
 
-    def __init__(
-        self, batch: Batch, call: Call, future: Any, error_of: Callable[[Any, Call], UserProfileError]
-    ) -> None:
-        self._error_of = error_of
+    def __init__(self, batch: Batch, call: Call, future: Any, retry: Callable[[Any], Any]) -> None:
+        self._retry = retry
         self._batch = batch
         self._call = call
         self._future = future
@@ -250,7 +324,7 @@ class _AskedBatch:
         try:
             response = self._future.result()
         except grpc.RpcError as error:
-            raise self._error_of(error, self._call) from None
+            response = self._retry(error)
         results = understood(response, self._call.request_id).results
         return self._batch.outcomes(results, self._call.request_id)
 
@@ -265,11 +339,11 @@ class _AskedBatch:
             self._future.cancel()
 
 
-def _state_of(channel: grpc.Channel) -> grpc.ChannelConnectivity | None:
-    """Returns the channel's state, which gRPC tells to those alone who subscribe to it."""
+def _state_of(channel: grpc.Channel, connect: bool = False) -> grpc.ChannelConnectivity | None:
+    """Returns the channel's state, which gRPC reports only to subscribers."""
     states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
     try:
-        channel.subscribe(states.put)
+        channel.subscribe(states.put, try_to_connect=connect)
         return states.get(timeout=REFUSAL_TIMEOUT)
     except (Empty, ValueError):  # ValueError: closed meanwhile
         return None

@@ -1,7 +1,7 @@
-"""Why no server could be reached, address by address.
+"""Finds out, address by address, why no server could be reached.
 
-gRPC tells of one of a name's addresses alone. That of `localhost` where nobody listens says nothing of the other one,
-where a server listens that speaks TLS.
+gRPC reports the problem of only one of a name's addresses. For `localhost` that may be the address where nothing
+listens, while at the other address a server expects TLS.
 """
 
 import socket
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import grpc
 
-from userprofile.channel import Endpoint
+from userprofile.channel import ChannelConfig
 from userprofile.errors import from_rpc_error
 from userprofile.health import HEALTH_REQUEST, health_check
 
@@ -17,18 +17,16 @@ _MAX_ADDRESSES = 4
 _TIMEOUT = 1.0  # seconds, for each address
 
 
-def problems_by_address(endpoint: Endpoint) -> Iterator[str]:
-    """Yields what each address of the target's name fails with, nothing where the target has one address alone."""
-    host, _, port = endpoint.target.removeprefix("dns:///").rpartition(":")
+def problems_by_address(channel_config: ChannelConfig) -> Iterator[str]:
+    """Yields the problem of each address of the target's name; nothing if the target has only one address."""
+    host, _, port = channel_config.target.removeprefix("dns:///").rpartition(":")
     addresses = _addresses(host, int(port)) if port.isdecimal() else []
     if len(addresses) < 2:
         return
-    # The names that a certificate and a gateway know are still those of the target.
-    options = [("grpc.default_authority", f"{host}:{port}"), *endpoint.unbalanced]
-    if "grpc.ssl_target_name_override" not in dict(options):
-        options.append(("grpc.ssl_target_name_override", host))
+    # Certificates and gateways expect the target's name, not the address.
+    options = [("grpc.default_authority", f"{host}:{port}"), *channel_config.single_server_options]
     for address in addresses[:_MAX_ADDRESSES]:
-        with _open(address, endpoint.credentials, options) as channel:
+        with _open(address, channel_config.credentials, options) as channel:
             try:
                 health_check(channel)(HEALTH_REQUEST, timeout=_TIMEOUT)
             except grpc.RpcError as error:
@@ -36,7 +34,7 @@ def problems_by_address(endpoint: Endpoint) -> Iterator[str]:
 
 
 def _addresses(host: str, port: int) -> list[str]:
-    if host.lower().removesuffix(".") == "localhost":  # gRPC takes both, whatever the machine's own list says
+    if host.lower().removesuffix(".") == "localhost":  # gRPC uses both addresses, whatever /etc/hosts says
         return [f"ipv4:127.0.0.1:{port}", f"ipv6:[::1]:{port}"]
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""Asking a server for its health, by the standard protocol (https://grpc.io/docs/guides/health-checking/)."""
+"""Health checks, by the standard protocol (https://grpc.io/docs/guides/health-checking/)."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ HEALTH_REQUEST = health_pb2.HealthCheckRequest(service=SERVICE_NAME)
 
 
 def health_check(channel: grpc.Channel | grpc.aio.Channel) -> Any:
-    """Returns the health service's Check; its own stub is typed for nothing but threads."""
+    """Returns the health service's Check. Its generated stub has types for synchronous channels only."""
     return channel.unary_unary(
         "/grpc.health.v1.Health/Check",
         request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -20,5 +20,5 @@ def health_check(channel: grpc.Channel | grpc.aio.Channel) -> Any:
 
 
 def is_serving(response: health_pb2.HealthCheckResponse) -> bool:
-    """Returns whether the server says that it is serving."""
+    """Returns whether the server reports SERVING."""
     return response.status == health_pb2.HealthCheckResponse.SERVING

@@ -1,10 +1,10 @@
-"""Text that others have written, made fit for a terminal, a log line or an error."""
+"""Makes untrusted text safe for a terminal, a log line or an error."""
 
 
 def printable(text: str) -> str:
-    r"""Returns `text` with everything escaped (`\n`, `\x1b`, `\u202e`) that would steer or deceive who reads it.
+    r"""Returns `text` with escapes (`\n`, `\x1b`, `\u202e`) for characters that could control a terminal or mislead.
 
-    That are control characters, line ends, what changes the direction of writing, and what can't be seen.
+    These are control characters, line ends, changes of the writing direction, and invisible characters.
     """
     if text.isprintable():
         return text
@@ -12,5 +12,5 @@ def printable(text: str) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """Returns at most `limit` characters of `text`, and how many were left out."""
+    """Returns at most `limit` characters of `text`, and says how many were left out."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} more characters)"

@@ -1,4 +1,4 @@
-"""The fixture for pytest: `pytest_plugins = ["userprofile.pytest_plugin"]` in the outermost conftest.py."""
+"""The pytest fixture: put `pytest_plugins = ["userprofile.pytest_plugin"]` into the outermost conftest.py."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,6 @@ from userprofile.testing import FakeUserProfileServer
 
 @pytest.fixture
 def fake_userprofile() -> Iterator[FakeUserProfileServer]:
-    """A running server without users; `fake_userprofile.target` is its address."""
+    """A running fake server without users; `fake_userprofile.target` is its address."""
     with FakeUserProfileServer() as server:
         yield server

@@ -1,7 +1,7 @@
-"""What a target looks like (https://grpc.github.io/grpc/core/md_doc_naming.html), checked before gRPC sees it.
+"""Validates targets (https://grpc.github.io/grpc/core/md_doc_naming.html) before gRPC gets them.
 
-gRPC tells of a target that can't be only when a call is made, as if no server were there, and takes a port above 65535
-for another one.
+gRPC reports an invalid target only when a call is made, as if no server were reachable, and wraps a port above 65535
+around to another one.
 """
 
 import ipaddress
@@ -12,30 +12,30 @@ from urllib.parse import unquote_to_bytes
 from userprofile.printable import printable, shortened
 
 MAX_UNIX_PATH_BYTES = 107
-"""What fits into the address of a Unix socket (unix(7))."""
+"""The maximum size of a Unix socket's path (unix(7))."""
 
-# What gRPC alone can judge: these need a configuration or a machine of their own.
+# Not checked here, because these schemes depend on the machine or on a configuration.
 _NOT_OURS_TO_JUDGE = frozenset({"vsock", "xds", "google-c2p", "google-c2p-experimental"})
 
 _HOST_PORT = re.compile(r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<host>[^:\[\]]*))(?P<colon>:(?P<port>[^:]*))?")
 _LABEL = re.compile(r"[0-9A-Za-z_-]{1,63}")
 _MAX_HOST_CHARACTERS = 253
-_NAMED_PORTS = frozenset({"http", "https"})  # gRPC knows these two
+_NAMED_PORTS = frozenset({"http", "https"})  # the names that gRPC knows
 
 
 def check_target(target: str, *, tls: bool) -> None:
-    """Raises ValueError, with a sentence for a person, for a target that gRPC could never reach a server by.
+    """Raises ValueError, with a message for people, for a target with which gRPC could never reach a server.
 
     Args:
-        target: Whatever a client is given.
-        tls: Whether TLS is spoken. Without it a target needs a port: gRPC's default, 443, is that of TLS.
+        target: The target of a client.
+        tls: Whether TLS is used. Without TLS a target needs a port: gRPC's default, 443, is for TLS.
     """
     if not target:
         raise ValueError("the target must not be empty")
     try:
         _check(target, tls=tls)
     except ValueError as error:
-        raise ValueError(f"the target '{printable(shortened(target, 200))}' can't be: {error}") from None
+        raise ValueError(f"the target '{printable(shortened(target, 200))}' is not valid: {error}") from None
 
 
 def _check(target: str, *, tls: bool) -> None:
@@ -50,15 +50,13 @@ def _check(target: str, *, tls: bool) -> None:
         if rest.startswith("//"):
             server, slash, rest = rest.removeprefix("//").partition("/")
             if not slash or not rest:
-                raise ValueError("after dns:// comes a DNS server or nothing, then /host:port, as in dns:///host:port")
+                raise ValueError("dns:// is followed by an optional DNS server and /host:port, as in dns:///host:port")
             if server:
                 _check_dns_server(server)
         _check_host_port(rest, tls=tls)
     elif scheme not in _NOT_OURS_TO_JUDGE:
         if rest.startswith("//"):
-            raise ValueError(
-                f"it is host:port, not a URL of {printable(scheme)}://; whether TLS is spoken is said by `tls`"
-            )
+            raise ValueError(f"it must be host:port, not a {printable(scheme)}:// URL; to use TLS, set `tls`")
         _check_host_port(target, tls=tls)
 
 
@@ -69,19 +67,19 @@ def _check_path(path: str, *, abstract: bool) -> None:
             raise ValueError("after unix:// the path must begin with a slash, as in unix:///run/socket")
     name = unquote_to_bytes(path)
     size = len(name)
-    if b"\0" in name and not abstract:  # where the path would end, at another socket
-        raise ValueError("there is a zero byte in the path")
+    if b"\0" in name and not abstract:  # the path would end here, and name another socket
+        raise ValueError("the path contains a zero byte")
     if not size:
         raise ValueError("a path is missing after unix:" if not abstract else "a name is missing after unix-abstract:")
     if size > MAX_UNIX_PATH_BYTES:
-        raise ValueError(f"a Unix socket's path has at most {MAX_UNIX_PATH_BYTES} bytes, not {size}")
+        raise ValueError(f"the path of a Unix socket must have at most {MAX_UNIX_PATH_BYTES} bytes, not {size}")
 
 
 def _check_dns_server(server: str) -> None:
     for ipv6 in (True, False):
         with suppress(ValueError):
             return _check_address(unquote_to_bytes(server).decode(errors="replace"), ipv6=ipv6)
-    raise ValueError("the DNS server after dns:// is ADDRESS:PORT, as in dns://192.0.2.1:53/host:port")
+    raise ValueError("the DNS server after dns:// must be ADDRESS:PORT, as in dns://192.0.2.1:53/host:port")
 
 
 def _check_address(address: str, *, ipv6: bool) -> None:
@@ -91,22 +89,22 @@ def _check_address(address: str, *, ipv6: bool) -> None:
         _ = ipaddress.IPv6Address(host or "") if ipv6 else ipaddress.IPv4Address(host or "")
     except ValueError:
         form = "ipv6:[ADDRESS]:PORT" if ipv6 else "ipv4:ADDRESS:PORT"
-        raise ValueError(f"{address!r} is no IP address with a port; it is {form}, or several after commas") from None
+        raise ValueError(f"{address!r} is not an IP address with a port; use {form} or a list of them") from None
     assert match is not None
     _check_port(match["port"], named=False)
 
 
 def _check_host_port(text: str, *, tls: bool) -> None:
     if "," in text:
-        raise ValueError("several servers are ipv4:ADDRESS:PORT,ADDRESS:PORT, or one DNS name with several addresses")
+        raise ValueError("for several servers use ipv4:ADDRESS:PORT,ADDRESS:PORT or a DNS name with several addresses")
     if re.search(r"\s", text):
-        raise ValueError("there is a space or a line end in it")
+        raise ValueError("it contains whitespace")
     match = _HOST_PORT.fullmatch(text)
     if match is None:
         try:
             ipaddress.IPv6Address(text)
         except ValueError:
-            raise ValueError("it is host:port, and an IPv6 address stands in brackets: [::1]:50051") from None
+            raise ValueError("it must be host:port; put an IPv6 address in brackets: [::1]:50051") from None
         if not tls:
             raise ValueError(f"the port is missing; write [{text}]:50051")
         return
@@ -114,7 +112,7 @@ def _check_host_port(text: str, *, tls: bool) -> None:
         try:
             ipaddress.IPv6Address(match["ipv6"])
         except ValueError:
-            raise ValueError("what stands in brackets isn't an IPv6 address") from None
+            raise ValueError("the text in brackets is not an IPv6 address") from None
     else:
         _check_host(match["host"])
     if match["colon"]:
@@ -142,7 +140,7 @@ def _check_host(host: str) -> None:
     if not host:
         raise ValueError("the host is missing before the port")
     if not _is_name(host):
-        raise ValueError(f"{host!r} is no host: a name has ASCII letters, digits, `-`, `_` and `.` alone")
+        raise ValueError(f"{host!r} is not a host: a name may have ASCII letters, digits, `-`, `_` and `.` only")
 
 
 def _check_port(port: str | None, *, named: bool) -> None:
@@ -151,6 +149,6 @@ def _check_port(port: str | None, *, named: bool) -> None:
     if not port:
         raise ValueError("the port is missing after the host")
     if not re.fullmatch("[0-9]+", port):
-        raise ValueError(f"the port {port!r} is not a number, and nothing may stand behind it")
+        raise ValueError(f"the port {port!r} is not a number; nothing may follow the port")
     if len(port) > 5 or not 1 <= int(port) <= 65535:
-        raise ValueError(f"the port is 1 to 65535, not {port}")
+        raise ValueError(f"the port must be 1 to 65535, not {port}")

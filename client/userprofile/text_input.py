@@ -1,7 +1,7 @@
-"""Text as people feed it to a command: any UTF, compressed by gzip or not, with any line ends.
+"""Text input of commands: UTF-8, UTF-16 or UTF-32, gzip or not, with any line ends.
 
-Nothing is guessed. An encoding shows by its byte order mark, or by where text that begins with ASCII has its zero
-bytes; every other kind of file by its magic number. The server's `import` reads by this module too, so it's a leaf.
+Nothing is guessed. An encoding is recognized by its byte order mark, or by the positions of zero bytes in text that
+begins with ASCII; any other kind of file by its magic number. The server's `import` uses this module too.
 """
 
 import codecs
@@ -15,7 +15,7 @@ BYTE_ORDER_MARK = "\ufeff"
 _PIECE_BYTES = 64 * 1024
 _MAX_LINE_CHARACTERS = 1024 * 1024
 
-# UTF-32's mark begins with UTF-16's, so it comes first.
+# UTF-32 comes first, because its mark begins with UTF-16's.
 _MARKS: list[tuple[bytes, str]] = [
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -50,17 +50,17 @@ _MAGIC_NUMBERS: list[tuple[bytes, str]] = [
 
 
 class TextInputError(Exception):
-    """Raised for input that isn't text. The message completes "the file is …" and holds none of its bytes."""
+    """Raised for input that isn't text. The message completes "the file is …" and has no content of the file."""
 
 
 def read_text(file: BinaryIO) -> Iterator[str]:
     """Yields the text of `file` piece by piece, as soon as it arrives, in bounded memory.
 
     Reads UTF-8, UTF-16 and UTF-32, with or without a byte order mark, and gzip. Bytes that aren't UTF-8 become
-    surrogates (PEP 383), so that they spoil one line and not the file. No piece ends between a CR and its LF.
+    surrogates (PEP 383), so that they invalidate one line, not the file. No piece ends between a CR and its LF.
 
     Raises:
-        TextInputError: it isn't text, is cut off, or is damaged.
+        TextInputError: the file isn't text, is truncated, or is damaged.
         OSError: the file can't be read.
     """
     head, pieces = _peek(iter(lambda: _read(file), b""))
@@ -79,9 +79,9 @@ def read_text(file: BinaryIO) -> Iterator[str]:
 
 
 def read_lines(file: BinaryIO) -> Iterator[str]:
-    """Yields the lines of `file`, blank ones too, without their ends (LF, CRLF or CR) and byte order marks before them.
+    """Yields the lines of `file`, also blank ones, without line ends (LF, CRLF, CR) and leading byte order marks.
 
-    Raises what `read_text` raises; a line of more than 2**20 characters is no text either.
+    Raises the same errors as `read_text`. A file with a line of more than 2**20 characters counts as not text.
     """
     line = ""
     for piece in read_text(file):
@@ -91,19 +91,19 @@ def read_lines(file: BinaryIO) -> Iterator[str]:
             yield line.removeprefix(BYTE_ORDER_MARK)
             line = other
         if len(line) > _MAX_LINE_CHARACTERS:
-            raise TextInputError("not a list of lines: one of them has more than a million characters")
+            raise TextInputError("not a list of lines: one line has more than a million characters")
     if line:
         yield line.removeprefix(BYTE_ORDER_MARK)
 
 
 def _read(file: Any) -> bytes:
-    """Returns what is there, without waiting until a piece is full: behind a pipe somebody may be typing."""
+    """Returns the available bytes, without waiting for a full piece: somebody may be typing into a pipe."""
     data: bytes = file.read1(_PIECE_BYTES)
     return data
 
 
 def _peek(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """Returns enough bytes of the beginning to tell what it is, and the pieces from the beginning."""
+    """Returns enough leading bytes to recognize the file, and all pieces from the beginning."""
     head = b""
     for piece in pieces:
         head += piece
@@ -113,7 +113,7 @@ def _peek(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
 
 
 def _kind_of(head: bytes) -> str | None:
-    """Says what a file that begins like this is, if it isn't text."""
+    """Returns the kind of a file that begins with `head`, None for text."""
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         if b"[Content_Types].xml" in head or b"xl/" in head:
             return "an Excel workbook or another Office file (.xlsx, .docx): save it as text first"
@@ -129,7 +129,7 @@ def _encoding_of(head: bytes) -> str:
 
 
 def _decode(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
-    # A lone surrogate in UTF-16 is kept for the same reason as a byte that isn't UTF-8.
+    # A lone surrogate in UTF-16 is kept, so that it invalidates one line, not the file.
     errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     for data in itertools.chain(pieces, [None]):
@@ -140,12 +140,12 @@ def _decode(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
         yield text
     else:
         return
-    # Raised out here because Python's error holds the bytes.
+    # Raised outside the except block, because Python's error contains the bytes.
     raise TextInputError(f"{encoding[:6].upper()}, but cut off within a character or damaged")
 
 
 def _gunzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Unpacks one gzip file, or several one after the other, and zeros at the end (RFC 1952; tapes pad with them)."""
+    """Unpacks one or several concatenated gzip files. Ignores zeros at the end (RFC 1952; padding of tapes)."""
     unpacker = zlib.decompressobj(wbits=31)
     for piece in pieces:
         data = piece

@@ -1,23 +1,48 @@
-"""What the service tells of a user."""
+"""A user as the service returns it, and the read mask that selects its fields."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from userprofile.v1 import user_profile_pb2 as pb
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from userprofile.v1 import user_profile_pb2 as user_pb
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A public user profile. A field is None where the profile doesn't have it; an empty text is a value."""
+    """A public user profile. A field is None if it has no value or wasn't requested; "" is a value."""
 
     username: str
     email: str | None = None
     full_name: str | None = None
     disabled: bool | None = None
-    """Whether the account was switched off; None where nobody ever said."""
+    """Whether the account is disabled."""
 
 
-def from_message(message: pb.User) -> User:
-    """Returns the user that `message` holds."""
+_MAX_MASK_BYTES = 4096
+"""A bound with which every request fits the server's limit. A refusal for its size would be retried for seconds."""
+
+
+def read_mask(fields: Iterable[str] | None) -> FieldMask | None:
+    """Returns the mask for these fields and the username, which is always returned; None for all fields.
+
+    Raises:
+        TypeError: `fields` is a single string, or doesn't hold strings.
+        ValueError: a field isn't valid Unicode, or the fields are too long to be those of `User`.
+    """
+    if fields is None:
+        return None
+    if isinstance(fields, str | bytes):
+        raise TypeError("expected an iterable of field names, got a single string")
+    # A mask without paths would request all fields.
+    mask = FieldMask(paths=dict.fromkeys(["username", *fields]))
+    if mask.ByteSize() > _MAX_MASK_BYTES:
+        raise ValueError("the names of the fields are too long")
+    return mask
+
+
+def from_message(message: user_pb.User) -> User:
+    """Returns the user in `message`."""
     return User(
         username=message.username,
         email=message.email if message.HasField("email") else None,

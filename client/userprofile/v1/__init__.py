@@ -1,5 +1,5 @@
-"""The generated stubs of the contract: messages in `user_profile_pb2`, stub and servicer in `user_profile_pb2_grpc`.
+"""The generated stubs of the contract: a module for each file of `protos/userprofile/v1/`.
 
-The build makes them from `protos/userprofile/v1/user_profile.proto`, whose comments are their
-documentation.
+`user_profile_pb2` has the User, `user_profile_service_pb2` the requests and responses, `user_profile_service_pb2_grpc`
+the stub and the servicer, `error_reason_pb2` the reasons of errors. The comments in the protos are their documentation.
 """

@@ -1,4 +1,4 @@
-"""Reading the server's answers: what it says is a user, or an error; nothing else gets through to the caller."""
+"""Converts the server's responses to users or errors; nothing else reaches the caller."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -9,10 +9,10 @@ from google.protobuf.message import DecodeError
 
 from userprofile.errors import UserProfileError, from_status
 from userprofile.user import User, from_message
-from userprofile.v1 import user_profile_pb2 as pb
+from userprofile.v1 import user_profile_service_pb2 as pb
 
 Outcome = User | UserProfileError
-"""What became of one name: the user, or the error that `get_user` would have raised."""
+"""The outcome for one username: the user, or the error that `get_user` would have raised."""
 
 T = TypeVar("T")
 C = TypeVar("C", grpc.Channel, grpc.aio.Channel)
@@ -20,21 +20,23 @@ C = TypeVar("C", grpc.Channel, grpc.aio.Channel)
 _UNREADABLE = object()
 
 
-def outcome_of(answer: pb.GetUserResponse | pb.UserResult, username: str, request_id: str | None) -> Outcome:
-    """Returns what `answer` says of the user who was asked for by this name."""
-    if answer.HasField("user") and answer.user.username == username:
-        return from_message(answer.user)
-    if isinstance(answer, pb.UserResult) and answer.HasField("error"):
-        return from_status(answer.error, request_id)
-    # A later version's, or a server that isn't ours. Another user's profile must never pass for this one's.
+def outcome_of(
+    response: pb.GetUserResponse | pb.BatchGetUsersResponse.Result, username: str, request_id: str | None
+) -> Outcome:
+    """Returns the outcome for `username` from its response or result."""
+    if response.HasField("user") and response.user.username == username:
+        return from_message(response.user)
+    if isinstance(response, pb.BatchGetUsersResponse.Result) and response.HasField("error"):
+        return from_status(response.error, request_id)
+    # From a later version, or another service. Another user's profile must never be returned for this username.
     return _not_understood(request_id)
 
 
 def understood(response: T | None, request_id: str) -> T:
-    """Returns the response of a call that has succeeded.
+    """Returns the response of a successful call.
 
     Raises:
-        UserProfileError: there is none, or it isn't a message of the method.
+        UserProfileError: there is no response, or it can't be decoded as the method's message.
     """
     if response is None or response is _UNREADABLE:
         raise _not_understood(request_id)
@@ -42,9 +44,9 @@ def understood(response: T | None, request_id: str) -> T:
 
 
 def lenient(channel: C) -> C:
-    """Returns `channel` for a stub whose methods return what can't be read, for `understood` to judge.
+    """Wraps `channel` so that a response that can't be decoded becomes a marker; see `understood`.
 
-    gRPC itself would log a traceback of it, and return None from asyncio's channels, but raise an error from others.
+    gRPC itself would log a traceback, and then return None (asyncio) or raise an error (threads).
     """
     return cast(C, _LenientChannel(channel))
 
@@ -55,7 +57,7 @@ class _LenientChannel:
 
     def unary_unary(self, method: str, *, response_deserializer: Callable[[bytes], Any], **details: Any) -> Any:
         def deserialize(data: bytes | None) -> Any:
-            if data is None:  # asyncio's channels ask for that too, where no message came
+            if data is None:  # asyncio channels call this even if there is no message
                 return _UNREADABLE
             try:
                 return response_deserializer(data)
@@ -67,7 +69,7 @@ class _LenientChannel:
 
 def _not_understood(request_id: str | None) -> UserProfileError:
     return UserProfileError(
-        "The server's answer is one that this client doesn't understand.",
+        "The client can't read the server's response.",
         code=grpc.StatusCode.UNKNOWN,
         request_id=request_id,
     )

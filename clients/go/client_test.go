@@ -3,6 +3,7 @@ package userprofile_test
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,8 +19,8 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
-	userprofile "userprofile/clients/go"
-	userprofilev1 "userprofile/clients/go/gen/userprofile/v1"
+	userprofile "userprofile.example/go"
+	userprofilev1 "userprofile.example/go/gen/userprofile/v1"
 )
 
 func TestRetries(t *testing.T) {
@@ -102,6 +103,25 @@ func TestRetriesMakeUpForALostServerButNotForAnOutage(t *testing.T) {
 	}
 }
 
+func TestEachClientHasAConnectionOfItsOwn(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	for range 2 {
+		client := newClient(t, listener.Addr().String(), userprofile.Config{Timeout: 100 * time.Millisecond})
+		if _, err := client.GetUser(t.Context(), "johndoe"); err == nil {
+			t.Error("a silent server has responded")
+		}
+		conn, err := listener.Accept() // left open and silent, so that nobody connects again
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+}
+
 func TestAServiceConfigFromTheResolverIsIgnored(t *testing.T) {
 	server := startFakeServer(t)
 	server.fail = func(_ context.Context, attempt int) error {
@@ -132,7 +152,7 @@ func TestLargeResponses(t *testing.T) {
 	}
 }
 
-func TestHealthCheckingLeavesOutWhoDoesNotServe(t *testing.T) {
+func TestHealthCheckingSkipsServersThatAreNotServing(t *testing.T) {
 	first, second, third := startFakeServer(t), startFakeServer(t), startFakeServer(t)
 	third.health.SetServingStatus(userprofilev1.UserProfileService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_NOT_SERVING)
 	addresses := manual.NewBuilderWithScheme("test")
@@ -146,7 +166,7 @@ func TestHealthCheckingLeavesOutWhoDoesNotServe(t *testing.T) {
 		DialOptions:    []grpc.DialOption{grpc.WithResolvers(addresses)},
 	})
 
-	// Connecting takes each its time, so calls go on until both were asked.
+	// Each connection takes its time, so calls continue until both servers have received one.
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	for len(first.attempts()) == 0 || len(second.attempts()) == 0 {
@@ -155,7 +175,7 @@ func TestHealthCheckingLeavesOutWhoDoesNotServe(t *testing.T) {
 		}
 	}
 	if len(third.attempts()) != 0 {
-		t.Error("a server was called that says that it doesn't serve")
+		t.Error("a server that reports NOT_SERVING was called")
 	}
 }
 

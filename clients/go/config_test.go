@@ -22,7 +22,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
-	userprofile "userprofile/clients/go"
+	userprofile "userprofile.example/go"
 )
 
 // authority is a CA with one certificate for servers and one for clients, all
@@ -87,7 +87,7 @@ func writePEM(t *testing.T, file, kind string, content []byte) string {
 	return file
 }
 
-// startTLSServer asks its callers for a certificate if clientAuth says so.
+// startTLSServer requests client certificates if clientAuth says so.
 func (a authority) startTLSServer(t *testing.T, clientAuth tls.ClientAuthType) *fakeServer {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(a.serverCert, a.serverKey)
@@ -180,7 +180,7 @@ func TestLoadTLSRefusesBadFiles(t *testing.T) {
 		"a blank CA":                {write("blank", " \r\n"), "", "", "is empty"},
 		"garbage":                   {write("garbage", "garbage"), "", "", "isn't PEM"},
 		"a CA that is a key":        {a.clientKey, "", "", "holds a private key, not a certificate"},
-		"a CA that is none":         {a.serverCert, "", "", "not that of the authority"},
+		"a CA that is none":         {a.serverCert, "", "", "not the authority's own"},
 		"a damaged CA":              {write("damaged.pem", damaged), "", "", "certificate 1 is damaged"},
 		"a CA and a damaged one":    {write("two.pem", ca, damaged), "", "", "certificate 2 is damaged"},
 		"a CA that is cut off":      {write("cut.pem", ca, ca[:len(ca)/2]), "", "", "1 of its 2 PEM blocks"},

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 
-	userprofile "userprofile/clients/go"
+	userprofile "userprofile.example/go"
 )
 
 func Example() {
@@ -25,7 +25,7 @@ func Example() {
 			fmt.Println("there is no", username)
 		} else if failure, ok := errors.AsType[*userprofile.Error](err); ok {
 			fmt.Println(failure.Code, failure.Reason, failure.RequestID)
-		} else if user.Email != nil { // a field that the profile lacks is nil
+		} else if user.Email != nil { // a field without a value is nil
 			fmt.Println(user.GetEmail())
 		}
 	}

@@ -11,33 +11,34 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// httpStatus is in gRPC's message where something answered by plain HTTP.
+// httpStatus matches gRPC's message for a plain HTTP response.
 var httpStatus = regexp.MustCompile(`unexpected HTTP status code received from server: (\d{3})`)
 
 var httpMeaning = map[int]string{
 	401: "the token is missing or wrong",
-	403: "it lets this call, or this caller, not through",
+	403: "it does not allow this call or this caller",
 	404: "it has no route to the service",
-	429: "it takes fewer calls than these",
-	502: "it gets no answer from the service",
-	503: "the service is not available to it",
-	504: "the service took longer than it waits",
+	429: "it limits the rate of calls",
+	502: "it got no valid response from the service",
+	503: "it can't reach the service",
+	504: "it got no response from the service in time",
 }
 
-// lastFailure begins gRPC's message where a call waited for a server in vain.
+// lastFailure is the prefix of gRPC's message if no server became reachable
+// before the deadline.
 const lastFailure = "latest balancer error: "
 
-// inWords says what has happened where gRPC says what it has seen.
+// inWords replaces gRPC's technical messages by their meaning.
 func inWords(s *status.Status) *status.Status {
 	if seen, ok := strings.CutPrefix(s.Message(), lastFailure); ok && s.Code() == codes.DeadlineExceeded {
-		return status.New(codes.Unavailable, "No server could be reached in time: "+seen)
+		return neverReached(seen)
 	}
 	match := httpStatus.FindStringSubmatch(s.Message())
 	if match == nil {
 		return s
 	}
 	number, _ := strconv.Atoi(match[1])
-	text := fmt.Sprintf("A gateway answered HTTP %d", number)
+	text := fmt.Sprintf("A gateway returned HTTP %d", number)
 	if name := http.StatusText(number); name != "" {
 		text += " (" + name + ")"
 	}
@@ -46,4 +47,8 @@ func inWords(s *status.Status) *status.Status {
 		text += ": " + meaning
 	}
 	return status.New(s.Code(), text+".")
+}
+
+func neverReached(lastError string) *status.Status {
+	return status.New(codes.Unavailable, "No server could be reached in time: "+lastError)
 }

@@ -1,4 +1,4 @@
-module userprofile/clients/go
+module userprofile.example/go
 
 go 1.26.0
 

@@ -19,14 +19,16 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
-	userprofile "userprofile/clients/go"
+	userprofile "userprofile.example/go"
 )
 
-// call asks with the client's own deadline, from some goroutines until done.
+const callers = 8
+
+// callUntil makes calls from so many goroutines until done, with the client's default timeout.
 func callUntil(t *testing.T, client *userprofile.Client, done <-chan struct{}) (calls *atomic.Int64, wait func()) {
 	calls = new(atomic.Int64)
 	var all sync.WaitGroup
-	for range 8 {
+	for range callers {
 		all.Go(func() {
 			for {
 				select {
@@ -46,6 +48,18 @@ func callUntil(t *testing.T, client *userprofile.Client, done <-chan struct{}) (
 
 func TestARestartIsNotFelt(t *testing.T) {
 	server := startFakeServer(t)
+	// gRPC retries no call whose response has begun, and Go's server, unlike ours, may send the headers apart from the
+	// message. So the server is stopped while all calls wait in it.
+	var hold atomic.Bool
+	var held atomic.Int64
+	server.fail = func(ctx context.Context, _ int) error {
+		if !hold.Load() {
+			return nil
+		}
+		held.Add(1)
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	client := newClient(t, server.address, userprofile.Config{Timeout: 30 * time.Second})
 	done := make(chan struct{})
 	calls, wait := callUntil(t, client, done)
@@ -53,7 +67,13 @@ func TestARestartIsNotFelt(t *testing.T) {
 		for before := calls.Load(); calls.Load() < before+100; {
 			time.Sleep(time.Millisecond)
 		}
+		held.Store(0)
+		hold.Store(true)
+		for held.Load() < callers {
+			time.Sleep(time.Millisecond)
+		}
 		server.stop()
+		hold.Store(false)
 		time.Sleep(1200 * time.Millisecond)
 		server.start(t)
 	}
@@ -73,6 +93,7 @@ func TestAServiceThatIsNotThere(t *testing.T) {
 	for name, config := range map[string]userprofile.Config{
 		"waiting":   {Timeout: 500 * time.Millisecond},
 		"fail fast": {FailFast: true, Timeout: 30 * time.Second},
+		"short":     {FailFast: true, Timeout: 500 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := newClient(t, listener.Addr().String(), config).GetUser(t.Context(), "johndoe")
@@ -184,7 +205,7 @@ func TestGateways(t *testing.T) {
 			}[name]
 			for i, token := range []string{"abc", "wrong"} {
 				err := getUser(t, newClient(t, gateway, userprofile.Config{Token: token}))
-				if status.Code(err) != want[i] || (err != nil && !strings.Contains(err.Error(), "A gateway answered HTTP ")) {
+				if status.Code(err) != want[i] || (err != nil && !strings.Contains(err.Error(), "A gateway returned HTTP ")) {
 					t.Errorf("with token %q: %v", token, err)
 				}
 			}
@@ -192,7 +213,7 @@ func TestGateways(t *testing.T) {
 	}
 }
 
-// startGateway passes on to the server what gate answers 200 to.
+// startGateway forwards a request to the server if gate returns 200 for it.
 func startGateway(t *testing.T, server string, gate func(*http.Request) int) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

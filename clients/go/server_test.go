@@ -11,9 +11,10 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
-	userprofile "userprofile/clients/go"
-	userprofilev1 "userprofile/clients/go/gen/userprofile/v1"
+	userprofile "userprofile.example/go"
+	userprofilev1 "userprofile.example/go/gen/userprofile/v1"
 )
 
 // fakeServer stands in for what the real server can't do: TLS, tokens, and
@@ -24,11 +25,12 @@ type fakeServer struct {
 	health  *health.Server
 	stop    func()
 	fail    func(ctx context.Context, attempt int) error
-	user    *userprofilev1.GetUserResponse       // instead of whoever is asked for
+	user    *userprofilev1.GetUserResponse       // instead of the requested user
 	batch   *userprofilev1.BatchGetUsersResponse // likewise
 
 	mutex    sync.Mutex
 	metadata []metadata.MD // of each attempt
+	readMask []*fieldmaskpb.FieldMask
 }
 
 func (s *fakeServer) GetUser(_ context.Context, request *userprofilev1.GetUserRequest) (*userprofilev1.GetUserResponse, error) {
@@ -47,6 +49,7 @@ func (s *fakeServer) intercept(ctx context.Context, request any, _ *grpc.UnarySe
 	received, _ := metadata.FromIncomingContext(ctx)
 	s.mutex.Lock()
 	s.metadata = append(s.metadata, received)
+	s.readMask = append(s.readMask, request.(interface{ GetReadMask() *fieldmaskpb.FieldMask }).GetReadMask())
 	attempt := len(s.metadata)
 	s.mutex.Unlock()
 	if s.fail != nil {
@@ -61,6 +64,15 @@ func (s *fakeServer) attempts() []metadata.MD {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	return s.metadata
+}
+
+// masks returns the read masks since it was last called.
+func (s *fakeServer) masks() []*fieldmaskpb.FieldMask {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	masks := s.readMask
+	s.readMask = nil
+	return masks
 }
 
 func startFakeServer(t *testing.T, options ...grpc.ServerOption) *fakeServer {

@@ -12,16 +12,15 @@ import (
 	"time"
 )
 
-// clockSkew: a certificate that was made just now, by a machine whose clock is
-// a bit ahead, is no mistake.
+// clockSkew allows for new certificates from a machine whose clock is ahead.
 const clockSkew = 5 * time.Minute
 
-// LoadTLS reads what [Config] takes as TLS from PEM files. Without a caFile the
-// system's certificate authorities are trusted; certFile and keyFile are the
-// client's own certificate, both or none.
+// LoadTLS reads [Config.TLS] from PEM files. Without a caFile, the system's
+// root certificates are trusted. certFile and keyFile are the client's
+// certificate for mutual TLS; give both or neither.
 //
-// The error says what is wrong with a file that can't be used, one that has
-// expired included. Of several authorities one has to be valid.
+// The error says why a file can't be used, for example because the certificate
+// has expired. At least one of the authorities in caFile must be valid.
 func LoadTLS(caFile, certFile, keyFile string) (*tls.Config, error) {
 	config := &tls.Config{}
 	if caFile != "" {
@@ -44,8 +43,8 @@ func LoadTLS(caFile, certFile, keyFile string) (*tls.Config, error) {
 	return config, nil
 }
 
-// loadAuthorities passes over nothing, as [x509.CertPool.AppendCertsFromPEM]
-// would.
+// loadAuthorities fails on a damaged certificate, which
+// [x509.CertPool.AppendCertsFromPEM] would skip.
 func loadAuthorities(file string) (*x509.CertPool, error) {
 	blocks, err := readPEM(file)
 	if err != nil {
@@ -77,7 +76,7 @@ func loadAuthorities(file string) (*x509.CertPool, error) {
 	case certificates == 0:
 		return nil, fmt.Errorf("%s holds a %s, not a certificate", file, strings.ToLower(blocks[0].Type))
 	case roots == 0:
-		return nil, fmt.Errorf("%s holds a certificate that an authority has issued, not that of the authority", file)
+		return nil, fmt.Errorf("%s holds a certificate issued by an authority, not the authority's own", file)
 	case !usable:
 		return nil, fmt.Errorf("%s: %w", file, problem)
 	}
@@ -94,7 +93,7 @@ func loadPair(certFile, keyFile string) (tls.Certificate, error) {
 	}
 	for _, block := range keys {
 		if block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" {
-			return tls.Certificate{}, fmt.Errorf("the key in %s is encrypted; give one that isn't", keyFile)
+			return tls.Certificate{}, fmt.Errorf("the key in %s is encrypted; decrypt it first", keyFile)
 		}
 	}
 	pair, err := tls.LoadX509KeyPair(certFile, keyFile)

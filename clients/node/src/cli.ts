@@ -5,18 +5,18 @@ import { status, UserProfileClient, UserProfileError } from "./index.js";
 
 const USAGE = `usage: userprofile get [options] USERNAME
 
-Prints the public profile as JSON; a field that it lacks is left out.
+Prints the public profile as JSON; fields without a value are left out.
 
-  --target ADDRESS  the server; or USERPROFILE_TARGET, else localhost:50051
-  --tls             connect with TLS
-  --ca FILE         authorities to trust (PEM)
+  --target ADDRESS  the service (default: USERPROFILE_TARGET or localhost:50051)
+  --tls             use TLS
+  --ca FILE         root certificates to trust (PEM)
   --cert FILE       client certificate (PEM)
-  --key FILE        its private key (PEM)
+  --key FILE        private key of the client certificate (PEM)
 
-A bearer token is taken from USERPROFILE_TOKEN.
+USERPROFILE_TOKEN, if set, is sent as a bearer token.
 
-exit status: 0 found, 2 wrong options or an invalid username, 3 no such user,
-             4 the service can't be reached or takes too long, 1 anything else
+exit status: 0 found, 2 usage error or invalid username, 3 no such user,
+             4 the service is unavailable or too slow, 1 any other error
 `;
 
 const EXIT_STATUSES = new Map([
@@ -63,14 +63,14 @@ function connect(): { username: string; client: UserProfileClient } {
     });
     const [command, username, ...rest] = positionals;
     if (command !== "get" || username === undefined || rest.length > 0) {
-      throw new TypeError("say get and one username");
+      throw new TypeError("expected get and one username");
     }
     const { target, tls, ca, cert, key } = values;
     if (!tls && (ca || cert || key))
       throw new TypeError("--ca, --cert and --key need --tls");
     const client = new UserProfileClient(target, {
       token: process.env.USERPROFILE_TOKEN,
-      waitForReady: false, // a person hears soon that nobody answers
+      waitForReady: false, // people should see soon that the service is down
       tls: tls ? { ca: read(ca), cert: read(cert), key: read(key) } : undefined,
     });
     return { username, client };
@@ -84,7 +84,7 @@ function read(path: string | undefined): Buffer | undefined {
   return path === undefined ? undefined : readFileSync(path);
 }
 
-/** As JSON in which no text of a profile can steer the terminal. */
+/** As JSON, with characters escaped that could control the terminal. */
 function printable(value: unknown): string {
   return JSON.stringify(value).replace(
     /[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]/g,

@@ -5,98 +5,103 @@ import {
   credentials,
   Metadata,
 } from "@grpc/grpc-js";
+import SERVICE_CONFIG from "./gen/service_config.js";
 import { checkTls } from "./tls.js";
+import { FileCredentials, type TlsFiles } from "./tls_files.js";
+import { TokenFile, tokenProblem } from "./token_file.js";
 
 /** Certificates and keys, all PEM, as read from their files. */
 export interface TlsOptions {
-  /** The authorities to trust instead of those that Node.js trusts. */
+  /** The root certificates to trust instead of those of Node.js. */
   ca?: Buffer | undefined;
-  /** The client's certificate with those between it and its authority. */
+  /** The client's certificate chain, for mutual TLS. */
   cert?: Buffer | undefined;
   /** The private key of `cert`. */
   key?: Buffer | undefined;
 }
 
-/** How to connect; by default in plaintext and without a token. */
+/** Options of the connection; by default plaintext without a token. */
 export interface ConnectionOptions {
-  /** Connect with TLS; `{}` trusts the authorities that Node.js trusts. */
+  /** Use TLS; `{}` trusts the root certificates of Node.js. */
   tls?: TlsOptions | undefined;
+  /** Use TLS, with certificates in files that may be replaced. */
+  tlsFiles?: TlsFiles | undefined;
   /** Sent with every call, as `authorization: Bearer …`. */
   token?: string | undefined;
-  /** Let the network read the token: send it in plaintext, wherever to. */
+  /**
+   * A file with the token, instead of `token`. It is read again when it has
+   * changed; while it is missing or invalid, the last valid token is sent.
+   */
+  tokenFile?: string | undefined;
+  /** Allow sending the token without TLS to other machines. */
   allowPlaintextToken?: boolean | undefined;
   /**
-   * Whether calls wait for a server that can be reached, until their time is up,
-   * so that a restart isn't felt; true by default. Else they fail after their
-   * retries.
+   * Whether calls wait until a server can be reached, at most until their
+   * deadline, and so survive a restart; true by default. Otherwise they fail
+   * after their retries.
    */
   waitForReady?: boolean | undefined;
 }
 
-/** What a stub is made of, and the metadata of its calls. */
+/** The arguments of a stub, and the metadata of its calls. */
 export interface Connection {
   credentials: ChannelCredentials;
   channelOptions: ChannelOptions;
-  metadata: Metadata;
+  /** Returns those of the next attempt. */
+  metadata: () => Metadata;
 }
 
-const SERVICE_CONFIG = {
-  loadBalancingConfig: [{ round_robin: {} }],
-  // Each failure costs a token, each success returns one, and there are no
-  // retries below half of maxTokens: a lost server among several is made up for,
-  // and so is for any time one that has lost its store; a service that is down
-  // isn't hit with five times the load for long.
-  retryThrottling: { maxTokens: 1000, tokenRatio: 0.999 },
-  methodConfig: [
-    {
-      name: [{ service: "userprofile.v1.UserProfileService" }],
-      retryPolicy: {
-        maxAttempts: 5,
-        initialBackoff: "0.05s",
-        maxBackoff: "2s",
-        backoffMultiplier: 4,
-        retryableStatusCodes: ["UNAVAILABLE", "CANCELLED"],
-      },
-    },
-  ],
-};
-
 /**
- * Between attempts to connect again. gRPC's own, a second to two minutes,
- * outlasts every deadline once a server has been away for a while.
+ * Backoff between connection attempts. gRPC's default, one second to two
+ * minutes, would exceed every deadline after a longer outage.
  */
 const RECONNECT_MS = { first: 100, longest: 1000 };
 
-/** Between two pings on a quiet connection; our servers allow one every 20 s. */
+/** Interval of pings on an idle connection; the server allows one per 20 s. */
 const KEEPALIVE_MS = 30_000;
 
-/** A hundred profiles, whatever somebody has put into their names. */
+/**
+ * What the server accepts by default, and more than twice the largest valid
+ * request. Its refusal of a larger one would be retried for seconds, like that
+ * of an overloaded server.
+ */
+const MAX_REQUEST_BYTES = 64 * 1024;
+
+/** Enough for a hundred profiles of 600 KB. */
 const MAX_RESPONSE_BYTES = 64 * 1024 * 1024;
 
-/** Checks what the caller gave, and connects nothing yet. */
+/** Checks the caller's options. Doesn't connect yet. */
 export function prepareConnection(
   target: string,
   options: ConnectionOptions,
 ): Connection {
   const {
     tls,
+    tlsFiles,
     token,
+    tokenFile,
     allowPlaintextToken = false,
     waitForReady = true,
   } = options;
   if (target === "" || /^https?:/i.test(target)) {
     throw new TypeError(
-      `The target must be like "localhost:50051", not "${target}"`,
+      `The target must be host:port or another gRPC name, not "${target}"`,
     );
   }
+  if (tls && tlsFiles) throw new TypeError("Set tls or tlsFiles, not both");
+  if (token !== undefined && tokenFile !== undefined) {
+    throw new TypeError("Set token or tokenFile, not both");
+  }
   const local = isLoopback(target);
-  if (token !== undefined && !tls && !local && !allowPlaintextToken) {
+  const hasToken = token !== undefined || tokenFile !== undefined;
+  const safe = tls || tlsFiles || local;
+  if (hasToken && !safe && !allowPlaintextToken) {
     throw new TypeError(
-      `A token is sent to ${target} only with TLS, or if allowPlaintextToken says so`,
+      `The token would be sent to ${target} in plaintext; use TLS or allowPlaintextToken`,
     );
   }
   return {
-    credentials: tls ? tlsCredentials(tls) : credentials.createInsecure(),
+    credentials: channelCredentials(tls, tlsFiles),
     channelOptions: {
       "grpc.service_config": JSON.stringify(SERVICE_CONFIG),
       // Else whatever a DNS TXT record says would replace the policy above.
@@ -106,44 +111,55 @@ export function prepareConnection(
       "grpc.keepalive_permit_without_calls": 1,
       "grpc.initial_reconnect_backoff_ms": RECONNECT_MS.first,
       "grpc.max_reconnect_backoff_ms": RECONNECT_MS.longest,
+      "grpc.max_send_message_length": MAX_REQUEST_BYTES,
       "grpc.max_receive_message_length": MAX_RESPONSE_BYTES,
+      // Else all clients of one address would share its connection.
+      "grpc.use_local_subchannel_pool": 1,
       // To a proxy from the environment, loopback would be the proxy itself.
       "grpc.enable_http_proxy": local ? 0 : 1,
     },
-    metadata: tokenMetadata(token, waitForReady),
+    metadata: metadataSource(token, tokenFile, waitForReady),
   };
 }
 
-function tlsCredentials(tls: TlsOptions): ChannelCredentials {
+function channelCredentials(
+  tls: TlsOptions | undefined,
+  files: TlsFiles | undefined,
+): ChannelCredentials {
   try {
+    if (files) return new FileCredentials(files);
+    if (!tls) return credentials.createInsecure();
     checkTls(tls);
     return credentials.createSsl(tls.ca, tls.key, tls.cert);
   } catch (cause) {
-    throw new TypeError(
-      `The TLS certificates or the key can't be used: ${cause}`,
-      { cause },
-    );
+    throw new TypeError(`Invalid TLS certificates or key: ${cause}`, { cause });
   }
 }
 
-function tokenMetadata(
+function metadataSource(
   token: string | undefined,
+  tokenFile: string | undefined,
   waitForReady: boolean,
-): Metadata {
-  const metadata = new Metadata({ waitForReady });
+): () => Metadata {
   if (token !== undefined) {
-    // gRPC would refuse it too, but with the token in its message.
-    if (!/^[\x21-\x7e]+$/.test(token)) {
-      throw new TypeError(
-        "The token must be printable ASCII without spaces, and not empty",
-      );
-    }
-    metadata.set("authorization", `Bearer ${token}`);
+    const problem = tokenProblem(token);
+    if (problem) throw new TypeError(problem);
   }
-  return metadata;
+  const withToken = (current: string | undefined) => {
+    const metadata = new Metadata({ waitForReady });
+    if (current !== undefined)
+      metadata.set("authorization", `Bearer ${current}`);
+    return metadata;
+  };
+  if (tokenFile !== undefined) {
+    const file = new TokenFile(tokenFile);
+    return () => withToken(file.current);
+  }
+  const metadata = withToken(token);
+  return () => metadata;
 }
 
-/** Whether the target is certainly on this machine, without asking DNS. */
+/** Whether the target is this machine, as far as known without DNS. */
 function isLoopback(target: string): boolean {
   if (target.startsWith("unix:")) return true;
   const addresses = target

@@ -5,53 +5,63 @@ import {
   type BadRequest_FieldViolation,
   ErrorInfo,
   RequestInfo,
+  RetryInfo,
 } from "./gen/google/rpc/error_details.js";
 import { Status } from "./gen/google/rpc/status.js";
 import { inWords } from "./gateway.js";
+import { Reason } from "./reason.js";
 
 const DOMAIN = "userprofile";
 
-// What the service's reasons and request ids look like. Anything else isn't
-// ours.
+// The form of the service's reasons and request ids. Anything else is not from
+// the service.
 const REASON = /^[A-Z][A-Z0-9_]{0,62}$/;
 const REQUEST_ID = /^[ -~]{1,128}$/;
 
-/** Characters of a message that are kept; what is longer is for nobody. */
+/** Limit of a message in characters. The service's have about 100. */
 const MAX_MESSAGE = 1000;
 
-// Control characters, line ends, what changes the direction of writing, and
-// what can't be seen.
+// Control characters, line ends, bidirectional formatting and invisible
+// characters.
 const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}]/gu;
 
-/** What the service tells about an error beyond its code and its message. */
+/** The details of an error from the service. */
 export interface ErrorDetails {
   /**
-   * Like `USER_NOT_FOUND`; `SERVICE_UNREACHABLE` is the client's own, where no
-   * server gave an answer. Undefined where something else answered.
+   * For example `USER_NOT_FOUND`, see {@link Reason}, or a later version's.
+   * `SERVICE_UNREACHABLE` is the client's own: no server sent a response.
+   * Undefined if the error is not from the service.
    */
   reason?: string | undefined;
   /**
-   * Finds the call in the server's log; for the results of a batch that of the
-   * whole batch. Undefined where the service didn't answer.
+   * Whether a retry may help after a pause: the service says so, or no server
+   * sent a response.
+   */
+  retryable?: boolean;
+  /**
+   * Identifies the call in the server's log. All results of a batch have the
+   * same. Undefined if the service sent no response.
    */
   requestId?: string | undefined;
-  /** The fields of the request that are not valid, and why. */
+  /** The invalid fields of the request, and why they are invalid. */
   fieldViolations?: Pick<BadRequest_FieldViolation, "field" | "description">[];
 }
 
-/** Why a call, or one name of a batch, has no user. */
+/** The error of a call, or of one username of a batch. */
 export class UserProfileError extends Error {
   override readonly name = "UserProfileError";
   /** The gRPC status code, to compare with `status.NOT_FOUND` and the like. */
   readonly code: status;
   /** See {@link ErrorDetails.reason}. */
   readonly reason: string | undefined;
+  /** See {@link ErrorDetails.retryable}. */
+  readonly retryable: boolean;
   /** See {@link ErrorDetails.requestId}. */
   readonly requestId: string | undefined;
   /** See {@link ErrorDetails.fieldViolations}. */
   readonly fieldViolations: NonNullable<ErrorDetails["fieldViolations"]>;
 
-  /** The message is for people; programs look at the code and the reason. */
+  /** The message is for people; programs check the code and the reason. */
   constructor(
     code: status,
     message: string,
@@ -61,34 +71,40 @@ export class UserProfileError extends Error {
     super(message, options);
     this.code = code;
     this.reason = details.reason;
+    this.retryable = details.retryable ?? false;
     this.requestId = details.requestId;
     this.fieldViolations = details.fieldViolations ?? [];
   }
 }
 
-/** Returns the error that stands for what a stub failed with. */
+/** Converts the error of a stub. */
 export function fromServiceError(cause: ServiceError): UserProfileError {
   const trailer = cause.metadata.get("grpc-status-details-bin")[0];
   const details = readDetails(() => {
-    const told = trailer ? Status.decode(trailer as Buffer) : undefined;
-    // Details of another status than the call's aren't our server's.
-    return told?.code === cause.code ? told.details : [];
+    const received = trailer ? Status.decode(trailer as Buffer) : undefined;
+    // Details with another code than the call's are not from our server.
+    return received?.code === cause.code ? received.details : [];
   });
   const requestId = requestIdOf(cause.metadata);
   const message = inWords(cause.details);
-  return make(cause.code, message, { requestId, ...details }, { cause });
+  // gRPC's own rule: a pushback that is no number forbids retries, as -1 does.
+  const retryAllowed = cause.metadata
+    .get("grpc-retry-pushback-ms")
+    .every((pause) => /^\d+$/.test(pause.toString()));
+  const found = { requestId, ...details };
+  return make(cause.code, message, found, { cause }, retryAllowed);
 }
 
 /**
- * Returns the error of a call that waited for a server until its time was over;
- * `cause` has what gRPC last saw.
+ * Returns the error of a call that waited for a server until its deadline;
+ * `cause` is gRPC's last connection error.
  */
 export function neverReached(cause: ServiceError): UserProfileError {
   const message = `No server could be reached in time: ${cause.details}`;
   return make(status.UNAVAILABLE, message, {}, { cause });
 }
 
-/** Returns the error that stands for one result of a batch. */
+/** Converts the error of one result of a batch. */
 export function fromStatus(
   { code, message, details }: Status,
   requestId: string | undefined,
@@ -98,18 +114,16 @@ export function fromStatus(
 }
 
 /**
- * Returns the error of an answer of a later version, or of a server that isn't
- * ours. Another user's profile must never pass for the one that was asked for.
+ * Returns the error for a response of a later version, or of another kind of
+ * server. Another user's profile must never pass for the requested one.
  */
-export function notUnderstood(requestId: string | undefined): UserProfileError {
-  return make(
-    status.UNKNOWN,
-    "The server's answer is one that this client doesn't understand.",
-    { requestId },
-  );
+export function unreadable(requestId: string | undefined): UserProfileError {
+  return make(status.UNKNOWN, "The client can't read the server's response.", {
+    requestId,
+  });
 }
 
-/** Returns the id that the server has given to a call. */
+/** Returns the request id in the trailing metadata. */
 export function requestIdOf(trailer: Metadata): string | undefined {
   const id = trailer.get("x-request-id")[0]?.toString();
   return id !== undefined && REQUEST_ID.test(id) ? id : undefined;
@@ -120,14 +134,19 @@ function make(
   message: string,
   details: ErrorDetails,
   options?: ErrorOptions,
+  retryAllowed = true,
 ): UserProfileError {
-  // An error that says that it is none, or one that nobody knows.
+  // An error with code OK, or with an unknown code.
   if (code === status.OK || !(code in status)) code = status.UNKNOWN;
-  if (code === status.UNAVAILABLE) details.reason ??= "SERVICE_UNREACHABLE";
+  if (details.reason === undefined) {
+    const unreachable = code === status.UNAVAILABLE;
+    if (unreachable) details.reason = Reason.SERVICE_UNREACHABLE;
+    details.retryable = unreachable && retryAllowed;
+  }
   return new UserProfileError(code, printable(message), details, options);
 }
 
-/** Escapes what would steer a terminal, or deceive who reads. */
+/** Escapes characters that could control or spoof a terminal. */
 function printable(text: string): string {
   const more = text.length - MAX_MESSAGE;
   const kept =
@@ -157,6 +176,9 @@ function readDetails(unpack: () => Any[]): ErrorDetails {
           if (REQUEST_ID.test(requestId)) found.requestId = requestId;
           break;
         }
+        case RetryInfo.$type:
+          found.retryable = true;
+          break;
         case BadRequest.$type:
           found.fieldViolations = BadRequest.decode(value).fieldViolations.map(
             ({ field, description }) => ({
@@ -167,7 +189,7 @@ function readDetails(unpack: () => Any[]): ErrorDetails {
       }
     }
   } catch {
-    // Other bytes aren't from this service; code and message still count.
+    // Unreadable details are not from the service; keep code and message.
   }
   return found;
 }

@@ -2,22 +2,31 @@ import { STATUS_CODES } from "node:http";
 
 const MEANING = new Map([
   [401, "the token is missing or wrong"],
-  [403, "it lets this call, or this caller, not through"],
+  [403, "it does not allow this call or this caller"],
   [404, "it has no route to the service"],
-  [429, "it takes fewer calls than these"],
-  [502, "it gets no answer from the service"],
-  [503, "the service is not available to it"],
-  [504, "the service took longer than it waits"],
+  [429, "it limits the rate of calls"],
+  [502, "it got no valid response from the service"],
+  [503, "it can't reach the service"],
+  [504, "it got no response from the service in time"],
 ]);
 
-/** Returns a message, or what it means if it is gRPC's for an HTTP status. */
+const HTTP_STATUS = /^Received HTTP status code (\d{3})$/;
+const OUTAGES = new Set(["502", "503", "504"]);
+
+/** Whether a message is gRPC's for a gateway that can't reach the service. */
+export function isOutage(message: string): boolean {
+  const match = HTTP_STATUS.exec(message);
+  return match !== null && OUTAGES.has(match[1]!);
+}
+
+/** Replaces gRPC's message for a bare HTTP status by its meaning. */
 export function inWords(message: string): string {
-  const match = /^Received HTTP status code (\d{3})$/.exec(message);
+  const match = HTTP_STATUS.exec(message);
   if (!match) return message;
   const name = STATUS_CODES[match[1]!];
   const meaning = MEANING.get(Number(match[1]));
   return (
-    `A gateway answered HTTP ${match[1]}${name ? ` (${name})` : ""}` +
+    `A gateway returned HTTP ${match[1]}${name ? ` (${name})` : ""}` +
     ` in place of the service${meaning ? `: ${meaning}` : ""}.`
   );
 }

@@ -1,19 +1,19 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import type { TlsOptions } from "./connection.js";
 
-/** A machine whose clock is a bit ahead may have made a certificate just now. */
+/** Allows for new certificates from a machine whose clock is ahead. */
 const CLOCK_SKEW_MS = 5 * 60_000;
 
 const BLOCK =
   /^-----BEGIN ([^\r\n]*?)-----[ \t]*\r?\n[^]*?^-----END \1-----[ \t]*\r?$/gm;
 
 /**
- * Throws an error in words if TLS would fail, or would trust others than it was
- * told to: OpenSSL passes over what it can't read.
+ * Throws a clear error if TLS would fail, or would not trust the given
+ * authorities: OpenSSL skips certificates that it can't read.
  */
 export function checkTls({ ca, cert, key }: TlsOptions): void {
   if (ca) checkAuthorities(ca);
-  if (!cert !== !key) throw new Error("cert and key go together");
+  if (!cert !== !key) throw new Error("cert needs key, and key needs cert");
   if (cert && key) checkPair(cert, key);
 }
 
@@ -24,11 +24,11 @@ function checkAuthorities(pem: Buffer): void {
   );
   if (roots.length === 0) {
     throw new Error(
-      "ca holds a certificate that an authority has issued, not that of the authority",
+      "ca holds a certificate issued by an authority, not the authority's own",
     );
   }
   const problems = roots.map(validityProblem);
-  // Among others, an expired one does no harm.
+  // One valid authority is enough.
   if (problems.every(Boolean)) throw new Error(`ca ${problems[0]}`);
 }
 
@@ -39,13 +39,13 @@ function checkPair(cert: Buffer, pem: Buffer): void {
   const label = labels.find((one) => one?.endsWith("PRIVATE KEY"));
   if (!label) throw new Error(`key holds a ${labels[0]}, not a private key`);
   if (label.startsWith("ENCRYPTED") || pem.includes("Proc-Type: 4,ENCRYPTED")) {
-    throw new Error("key is encrypted; give one that isn't");
+    throw new Error("key is encrypted; decrypt it first");
   }
   let key: KeyObject;
   try {
     key = createPrivateKey(pem);
   } catch {
-    throw new Error("key is damaged, or of a kind that isn't known");
+    throw new Error("key is damaged, or of an unknown kind");
   }
   if (!own.checkPrivateKey(key)) {
     throw new Error("key doesn't belong to the (first) certificate in cert");

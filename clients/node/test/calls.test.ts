@@ -3,7 +3,7 @@ import { describe, type TestContext, test } from "node:test";
 import { status, UserProfileClient } from "../src/index.js";
 import { type Failure, notFound, serve, withDetails } from "./server.js";
 
-/** A client of a server that answers with these failures, then with users. */
+/** A client of a server that returns these failures, then users. */
 async function connect(
   t: TestContext,
   failures: Failure[],
@@ -26,7 +26,7 @@ function unavailable(times: number, pushback?: string): Failure[] {
 }
 
 describe("retries", () => {
-  test("a server that comes back is asked again", async (t) => {
+  test("a call is retried until the server has recovered", async (t) => {
     const { client, calls } = await connect(t, unavailable(4));
     assert.equal((await client.getUser("johndoe")).username, "johndoe");
     assert.equal(calls.length, 5);
@@ -40,7 +40,7 @@ describe("retries", () => {
     assert.equal(calls.length, 5);
   });
 
-  test("none follows where the server forbids it", async (t) => {
+  test("none follows a pushback of -1", async (t) => {
     const { client, calls } = await connect(t, unavailable(1, "-1"));
     await assert.rejects(client.getUser("johndoe"), {
       code: status.UNAVAILABLE,
@@ -48,7 +48,7 @@ describe("retries", () => {
     assert.equal(calls.length, 1);
   });
 
-  test("they wait as long as the server says, but not beyond the deadline", async (t) => {
+  test("they wait for the pushback, but not beyond the deadline", async (t) => {
     const { client, calls } = await connect(t, unavailable(1, "60000"), 2000);
     await assert.rejects(client.getUser("johndoe"), {
       code: status.DEADLINE_EXCEEDED,
@@ -99,13 +99,13 @@ describe("details of errors", () => {
     assert.equal(await client.findUser("johndoe"), undefined);
   });
 
-  for (const [name, answer] of [
+  for (const [name, failure] of [
     ["a reason of another service", notFound("elsewhere")],
     ["no details", { code: status.NOT_FOUND }],
     ["bytes that are no details", withDetails(Buffer.from("nonsense"))],
   ] as const) {
     test(`a NOT_FOUND with ${name} says nothing about the user`, async (t) => {
-      const { client } = await connect(t, [answer]);
+      const { client } = await connect(t, [failure]);
       await assert.rejects(client.findUser("johndoe"), {
         name: "UserProfileError",
         code: status.NOT_FOUND,

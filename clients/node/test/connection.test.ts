@@ -189,7 +189,7 @@ describe("TLS", () => {
       [{ ca: nonsense }, "ca isn't PEM"],
       [{ ca: binary }, "ca isn't PEM"],
       [{ ca: key }, "ca holds a PRIVATE KEY, not a certificate"],
-      [{ ca: cert }, "ca holds a certificate that an authority has issued"],
+      [{ ca: cert }, "ca holds a certificate issued by an authority"],
       [{ ca: damaged }, "certificate 1 in ca is damaged"],
       [
         { ca: Buffer.concat([authority.cert, damaged]) },
@@ -202,8 +202,8 @@ describe("TLS", () => {
       [{ cert: nonsense, key: nonsense }, "cert isn't PEM"],
       [{ cert: empty, key }, "cert is empty"],
       [{ cert, key: empty }, "key is empty"],
-      [{ cert }, "cert and key go together"],
-      [{ key }, "cert and key go together"],
+      [{ cert }, "cert needs key, and key needs cert"],
+      [{ key }, "cert needs key, and key needs cert"],
       [{ cert, key: cert }, "key holds a CERTIFICATE, not a private key"],
       [{ cert, key: server.key }, "key doesn't belong to"],
       [
@@ -222,9 +222,7 @@ describe("TLS", () => {
         () => new UserProfileClient("localhost:1", { tls }),
         ({ name, message }: Error) =>
           name === "TypeError" &&
-          message.startsWith(
-            "The TLS certificates or the key can't be used: ",
-          ) &&
+          message.startsWith("Invalid TLS certificates or key: ") &&
           message.includes(says),
         says,
       );
@@ -288,7 +286,7 @@ describe("the token", () => {
     test(`may not go to ${target} in plaintext`, () => {
       assert.throws(() => new UserProfileClient(target, { token: "secret" }), {
         name: "TypeError",
-        message: `A token is sent to ${target} only with TLS, or if allowPlaintextToken says so`,
+        message: `The token would be sent to ${target} in plaintext; use TLS or allowPlaintextToken`,
       });
     });
   }
@@ -316,7 +314,7 @@ for (const target of ["", "http://localhost:50051", "https://localhost"]) {
   test(`the target can't be ${JSON.stringify(target)}`, () => {
     assert.throws(() => new UserProfileClient(target), {
       name: "TypeError",
-      message: /^The target must be like "localhost:50051"/,
+      message: /^The target must be host:port/,
     });
   });
 }

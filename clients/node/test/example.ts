@@ -11,7 +11,7 @@ export async function greeting(
   try {
     const user = await client.findUser(username, { timeoutMs: 2000 });
     if (!user) return `Nobody is called ${username}.`;
-    return `Hello, ${user.fullName ?? user.username}!`; // undefined if the profile lacks it
+    return `Hello, ${user.fullName ?? user.username}!`; // undefined if it has no value
   } catch (error) {
     if (!(error instanceof UserProfileError)) throw error;
     return `${status[error.code]} ${error.reason}, request ${error.requestId}: ${error.message}`;

@@ -4,14 +4,18 @@ import { createServer as createHttp2Server } from "node:http2";
 import { type AddressInfo, createServer } from "node:net";
 import { describe, type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Server, ServerCredentials } from "@grpc/grpc-js";
+import { Metadata, Server, ServerCredentials } from "@grpc/grpc-js";
 import {
   type ClientOptions,
   status,
   UserProfileClient,
   UserProfileError,
 } from "../src/index.js";
-import { UserProfileServiceService } from "../src/gen/userprofile/v1/user_profile.js";
+import {
+  GetUserResponse,
+  UserProfileServiceService,
+} from "../src/gen/userprofile/v1/user_profile_service.js";
+import { Retries } from "../src/retries.js";
 import { serve } from "./server.js";
 
 function connect(
@@ -25,13 +29,19 @@ function connect(
   return client;
 }
 
-async function start(port: number): Promise<[Server, number]> {
+async function start(
+  port: number,
+  waits = () => false,
+): Promise<[Server, number]> {
   const server = new Server();
   server.addService(UserProfileServiceService, {
     getUser: (
       call: { request: { username: string } },
       callback: (error: null, value: object) => void,
-    ) => callback(null, { user: { username: call.request.username } }),
+    ) => {
+      if (!waits())
+        callback(null, { user: { username: call.request.username } });
+    },
   });
   const bound = await new Promise<number>((resolve, reject) =>
     server.bindAsync(
@@ -54,7 +64,13 @@ async function unusedPort(): Promise<number> {
 }
 
 test("a restart is not felt", async (t) => {
-  let [server, port] = await start(0);
+  // gRPC retries no call whose response has begun, and Node's server, unlike
+  // ours, sends the status apart from the message. So the server is shut down
+  // while all calls wait in it.
+  let hold = false;
+  let held = 0;
+  const waits = () => hold && ++held > 0;
+  let [server, port] = await start(0, waits);
   t.after(() => server.forceShutdown());
   const client = connect(t, port);
   let calls = 0;
@@ -73,9 +89,13 @@ test("a restart is not felt", async (t) => {
   };
   for (let restart = 0; restart < 3; restart++) {
     await more();
+    held = 0;
+    hold = true;
+    while (held < callers.length) await Promise.race([failure, sleep(1)]);
     server.forceShutdown();
+    hold = false;
     await sleep(1200);
-    [server] = await start(port);
+    [server] = await start(port, waits);
   }
   await more();
   done = true;
@@ -86,6 +106,7 @@ describe("a service that is not there", () => {
   for (const [name, options] of [
     ["waited for", { timeoutMs: 500 }],
     ["not waited for", { timeoutMs: 30_000, waitForReady: false }],
+    ["short of time", { timeoutMs: 500, waitForReady: false }],
   ] as const) {
     test(`is said to be so: ${name}`, async (t) => {
       const client = connect(t, await unusedPort(), options);
@@ -160,9 +181,93 @@ describe("a gateway's HTTP status", () => {
       await assert.rejects(client.getUser("johndoe"), (error) => {
         assert.ok(error instanceof UserProfileError);
         assert.equal(error.code, code);
-        assert.ok(error.message.startsWith(`A gateway answered ${says}`));
+        assert.ok(error.message.startsWith(`A gateway returned ${says}`));
         return true;
       });
     });
   }
+});
+
+describe("a gateway whose service is away", () => {
+  /** Responds with these HTTP statuses, and then as the service. */
+  async function gateway(
+    t: TestContext,
+    pages: number[],
+    options?: ClientOptions,
+  ) {
+    let attempts = 0;
+    const server = createHttp2Server((request, response) => {
+      attempts++;
+      request.resume();
+      const page = pages.shift();
+      if (page !== undefined) {
+        response.writeHead(page, { "content-type": "text/html" });
+        response.end("<html></html>");
+        return;
+      }
+      const message = Buffer.from(
+        GetUserResponse.encode({ user: { username: "johndoe" } }).finish(),
+      );
+      const head = Buffer.alloc(5);
+      head.writeUInt32BE(message.length, 1);
+      response.writeHead(200, { "content-type": "application/grpc" });
+      response.write(Buffer.concat([head, message]));
+      response.addTrailers({ "grpc-status": "0" });
+      response.end();
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const client = connect(t, (server.address() as AddressInfo).port, options);
+    t.after(() => server.close());
+    return { client, attempts: () => attempts };
+  }
+
+  test("is retried", async (t) => {
+    const { client, attempts } = await gateway(t, [502, 503, 504]);
+    assert.equal((await client.getUser("johndoe")).username, "johndoe");
+    assert.equal(attempts(), 4);
+  });
+
+  test("gets five attempts", async (t) => {
+    const { client, attempts } = await gateway(t, Array(9).fill(502));
+    await assert.rejects(client.getUser("johndoe"), { message: /HTTP 502/ });
+    assert.equal(attempts(), 5);
+  });
+
+  test("gets no attempt that the deadline leaves no time for", async (t) => {
+    const pages = Array(9).fill(502);
+    const { client } = await gateway(t, pages, { timeoutMs: 1000 });
+    await assert.rejects(client.getUser("johndoe"), {
+      code: status.UNAVAILABLE,
+      message: /HTTP 502/,
+    });
+  });
+
+  test("gets one attempt if it refuses the call", async (t) => {
+    const { client, attempts } = await gateway(t, Array(9).fill(403));
+    await assert.rejects(client.getUser("johndoe"), { message: /HTTP 403/ });
+    assert.equal(attempts(), 1);
+  });
+
+  test("gets no retry from a closed client", async (t) => {
+    const { client, attempts } = await gateway(t, Array(9).fill(502));
+    const call = client.getUser("johndoe");
+    while (attempts() < 2) await sleep(1);
+    client.close();
+    await assert.rejects(call, { name: "UserProfileError" });
+  });
+
+  test("gets as many retries at once as the throttle allows", () => {
+    const retries = new Retries();
+    const error = Object.assign(new Error(), {
+      code: status.UNAVAILABLE,
+      details: "Received HTTP status code 502",
+      metadata: new Metadata(),
+    });
+    const deadline = Date.now() + 3_600_000;
+    let made = 0;
+    for (let call = 0; call < 5000; call++)
+      if (retries.pause("GetUser", error, 0, deadline) !== undefined) made++;
+    // Some are given back meanwhile.
+    assert.ok(made >= 500 && made < 2500, `${made} retries`);
+  });
 });

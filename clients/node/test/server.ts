@@ -13,19 +13,20 @@ import {
   type GetUserRequest,
   type GetUserResponse,
   UserProfileServiceService,
-} from "../src/gen/userprofile/v1/user_profile.js";
+} from "../src/gen/userprofile/v1/user_profile_service.js";
+import { Reason } from "../src/index.js";
 
 export type GetUserCall = ServerUnaryCall<GetUserRequest, GetUserResponse>;
 
-/** What a server of these tests answers instead of a user. */
+/** The error that a server of these tests returns. */
 export interface Failure {
   code: status;
   trailers?: Record<string, string | Buffer>;
 }
 
 /**
- * Serves until the test is over; returns the port on 127.0.0.1. GetUser answers
- * with what is returned, BatchGetUsers always with `batch`.
+ * Serves until the test is over; returns the port on 127.0.0.1. GetUser returns
+ * what `getUser` returns, BatchGetUsers always `batch`.
  */
 export async function serve(
   t: TestContext,
@@ -41,14 +42,14 @@ export async function serve(
       call: GetUserCall,
       callback: (error: object | null, value?: GetUserResponse) => void,
     ) {
-      const answer = getUser(call) ?? {
+      const response = getUser(call) ?? {
         user: { username: call.request.username },
       };
-      if (!("code" in answer)) return callback(null, answer);
+      if (!("code" in response)) return callback(null, response);
       const metadata = new Metadata();
-      for (const [name, value] of Object.entries(answer.trailers ?? {}))
+      for (const [name, value] of Object.entries(response.trailers ?? {}))
         metadata.set(name, value);
-      callback({ code: answer.code, details: "as the test wants", metadata });
+      callback({ code: response.code, details: "as the test wants", metadata });
     },
     batchGetUsers(
       _call: unknown,
@@ -76,17 +77,17 @@ export function withDetails(details: Uint8Array): Failure {
   return { code: status.NOT_FOUND, trailers };
 }
 
-/** What the service of this domain answers if nobody has the name. */
+/** The error that the service of this domain returns for an unknown user. */
 export function notFound(domain: string): Failure {
   const info = ErrorInfo.encode({
     domain,
-    reason: "USER_NOT_FOUND",
+    reason: Reason.USER_NOT_FOUND,
     metadata: {},
   }).finish();
   const detail = {
     typeUrl: `type.googleapis.com/${ErrorInfo.$type}`,
     value: Buffer.from(info),
   };
-  const answer = { code: status.NOT_FOUND, message: "", details: [detail] };
-  return withDetails(Status.encode(answer).finish());
+  const error = { code: status.NOT_FOUND, message: "", details: [detail] };
+  return withDetails(Status.encode(error).finish());
 }

@@ -1,9 +1,9 @@
-// Command userprofile shows the public profile of a user:
+// Command userprofile prints the public profile of a user:
 //
 //	userprofile get [flags] USERNAME
 //
-// The exit status is 0 if the user was found, 3 if there is no such user, 2 if
-// the command was not understood and 1 for every other failure.
+// The exit status is 0 if the user was found, 3 if there is no such user, 2 for
+// a usage error and 1 for any other error.
 package main
 
 import (
@@ -15,9 +15,9 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
+	"strings"
 
-	userprofile "userprofile/clients/go"
+	userprofile "userprofile.example/go"
 )
 
 const usage = `usage: userprofile get [flags] USERNAME
@@ -33,7 +33,7 @@ func main() {
 func run(args []string, stdout, stderr io.Writer) int {
 	config := userprofile.Config{
 		Token:    os.Getenv("USERPROFILE_TOKEN"),
-		FailFast: true, // a person hears soon that nobody answers
+		FailFast: true, // people should see soon that the service is down
 	}
 	flags := flag.NewFlagSet("userprofile get", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -41,8 +41,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stderr, usage)
 		flags.PrintDefaults()
 	}
-	target := flags.String("target", cmp.Or(os.Getenv("USERPROFILE_TARGET"), "localhost:50051"), "the server, `host:port` or unix:path; USERPROFILE_TARGET sets the default")
-	flags.DurationVar(&config.Timeout, "timeout", userprofile.DefaultTimeout, "how long to wait for the answer")
+	target := flags.String("target", cmp.Or(os.Getenv("USERPROFILE_TARGET"), "localhost:50051"), "address of the service, `host:port` or unix:path; USERPROFILE_TARGET sets the default")
+	flags.DurationVar(&config.Timeout, "timeout", userprofile.DefaultTimeout, "how long to wait for the response")
 	useTLS := flags.Bool("tls", false, "use TLS")
 	ca := flags.String("ca", "", "PEM `file` of the CA to trust instead of the system's; turns TLS on")
 	cert := flags.String("cert", "", "PEM `file` of the client certificate; turns TLS on")
@@ -61,7 +61,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	empty := ""
 	flags.Visit(func(given *flag.Flag) {
-		if slices.Contains([]string{"ca", "cert", "key"}, given.Name) && given.Value.String() == "" { // a variable that isn't set, perhaps: not a wish for the default
+		if slices.Contains([]string{"ca", "cert", "key"}, given.Name) && given.Value.String() == "" { // probably an unset shell variable, not a request for the default
 			empty = given.Name
 		}
 	})
@@ -99,17 +99,16 @@ func get(target string, config userprofile.Config, username string) (*userprofil
 	return client.GetUser(context.Background(), username)
 }
 
-// show quotes what users chose, so that it can't steer the terminal.
+// show quotes text from profiles, which could contain terminal escapes.
 func show(w io.Writer, user *userprofile.User) {
-	email, fullName, disabled := "-", "-", "-"
-	if user.Email != nil {
-		email = strconv.Quote(user.GetEmail())
+	message := user.ProtoReflect()
+	fields := message.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		name, value := strings.ReplaceAll(string(field.Name()), "_", " "), "-"
+		if message.Has(field) {
+			value = fmt.Sprintf("%#v", message.Get(field).Interface())
+		}
+		fmt.Fprintf(w, "%-10s %s\n", name, value)
 	}
-	if user.FullName != nil {
-		fullName = strconv.Quote(user.GetFullName())
-	}
-	if user.Disabled != nil {
-		disabled = strconv.FormatBool(user.GetDisabled())
-	}
-	fmt.Fprintf(w, "username   %q\nemail      %s\nfull name  %s\ndisabled   %s\n", user.GetUsername(), email, fullName, disabled)
 }

@@ -3,6 +3,7 @@ package userprofile.client;
 import io.grpc.CallCredentials;
 import io.grpc.Metadata;
 import java.util.concurrent.Executor;
+import java.util.function.Supplier;
 import java.util.regex.Pattern;
 
 /** Sends a token with every call. */
@@ -16,21 +17,31 @@ final class BearerToken extends CallCredentials {
 
   private static final String OCTET = "(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)";
 
-  /** Only what needs no name service to be known as this machine. */
+  /** The targets that are this machine, as far as known without DNS. */
   private static final Pattern LOOPBACK =
       Pattern.compile(
           "unix:/.+|(?:dns:///)?(?:localhost|127(?:\\.%s){3}|\\[::1])(?::\\d+)?".formatted(OCTET),
           Pattern.CASE_INSENSITIVE);
 
-  private final Metadata headers = new Metadata();
+  /** Headers with a token. */
+  static final class Headers {
+    private final Metadata metadata = new Metadata();
 
-  BearerToken(String token) {
-    if (!TOKEN.matcher(token).matches()) {
-      // Without the token: messages end in logs.
-      throw new IllegalArgumentException(
-          "the token must consist of letters, digits and -._~+/ only, and may end with =");
+    Headers(String token) {
+      if (!TOKEN.matcher(token).matches()) {
+        // Without the token: messages end up in logs.
+        throw new IllegalArgumentException(
+            "the token must consist of letters, digits and -._~+/, and may end with =");
+      }
+      metadata.put(AUTHORIZATION, "Bearer " + token);
     }
-    headers.put(AUTHORIZATION, "Bearer " + token);
+  }
+
+  private final Supplier<Headers> headers;
+
+  /** Takes what returns the headers of the next call. */
+  BearerToken(Supplier<Headers> headers) {
+    this.headers = headers;
   }
 
   static boolean staysOnThisMachine(String target) {
@@ -40,6 +51,6 @@ final class BearerToken extends CallCredentials {
   @Override
   public void applyRequestMetadata(
       RequestInfo request, Executor executor, MetadataApplier applier) {
-    applier.apply(headers);
+    applier.apply(headers.get().metadata);
   }
 }

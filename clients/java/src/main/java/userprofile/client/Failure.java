@@ -6,6 +6,8 @@ import com.google.protobuf.Message;
 import com.google.rpc.BadRequest;
 import com.google.rpc.ErrorInfo;
 import com.google.rpc.RequestInfo;
+import com.google.rpc.RetryInfo;
+import example.userprofile.v1.ErrorReason;
 import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
@@ -17,60 +19,80 @@ import java.util.function.Predicate;
 import java.util.regex.Pattern;
 
 /**
- * Why there is no answer, or no user.
+ * The error of a call, or of one username of a batch.
  *
  * @param code the gRPC status code
- * @param message a sentence for a person; programs look at the code and the reason
- * @param reason the service's reason, for example {@code USER_NOT_FOUND}, or {@link #UNREACHABLE};
- *     empty if something else answered in its place
- * @param violations the fields of the request that are to blame, if any
- * @param requestId finds the call in the server's log, for one name of a batch the whole batch;
- *     empty if the service did not answer
+ * @param message a sentence for people; programs check the code and the reason
+ * @param reason the service's reason, for example {@code USER_NOT_FOUND} ({@link #isFor}), or
+ *     {@link #UNREACHABLE}; empty if the error is not from the service
+ * @param retryable whether a retry may help after a pause: the service says so, or no server sent a
+ *     response
+ * @param violations the invalid fields of the request, if any
+ * @param requestId identifies the call in the server's log, the same for all results of a batch;
+ *     empty if the service sent no response
  */
 public record Failure(
     Status.Code code,
     String message,
     Optional<String> reason,
+    boolean retryable,
     List<Violation> violations,
     Optional<String> requestId)
     implements UserResult, Serializable {
 
-  /** The client's own reason for UNAVAILABLE: no server gave an answer. */
-  public static final String UNREACHABLE = "SERVICE_UNREACHABLE";
+  /** The client's own reason for UNAVAILABLE: no server sent a response. */
+  public static final String UNREACHABLE = reason(ErrorReason.ERROR_REASON_SERVICE_UNREACHABLE);
 
   private static final Metadata.Key<String> REQUEST_ID =
       Metadata.Key.of("x-request-id", Metadata.ASCII_STRING_MARSHALLER);
 
+  private static final Metadata.Key<String> PUSHBACK =
+      Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER);
+
   private static final String DOMAIN = "userprofile";
 
-  // What the service's reasons and request ids look like. Anything else isn't ours.
+  // The form of the service's reasons and request ids. Anything else is not from the service.
   private static final Predicate<String> REASON =
       Pattern.compile("[A-Z][A-Z0-9_]{0,62}").asMatchPredicate();
   private static final Predicate<String> IS_REQUEST_ID =
       Pattern.compile("[ -~]{1,128}").asMatchPredicate();
 
-  /** What of a message is kept, in UTF-16 units; what is longer isn't written for people. */
+  /** Limit of a message in UTF-16 units. The service's have about 100. */
   private static final int MAX_MESSAGE = 1000;
 
-  // Control characters, line ends, what changes the direction of writing, what can't be seen.
+  // Control characters, line ends, bidirectional formatting and invisible characters.
   private static final Pattern UNPRINTABLE = Pattern.compile("[\\p{C}\\p{Zl}\\p{Zp}]");
 
   /**
    * A field of the request that is not valid.
    *
    * @param field the path of the field, for example {@code usernames[3]}
-   * @param description what is wrong with it, for a person
+   * @param description the problem, for people
    */
   public record Violation(String field, String description) implements Serializable {}
 
   /**
-   * Tells whether the service says that nobody has the name. A NOT_FOUND of something else on the
-   * way there, like a proxy, doesn't count.
+   * Returns whether the service returned USER_NOT_FOUND. A NOT_FOUND from a proxy doesn't count.
    *
    * @return whether there is no such user
    */
   public boolean isUserNotFound() {
-    return code == Status.Code.NOT_FOUND && reason.equals(Optional.of("USER_NOT_FOUND"));
+    return code == Status.Code.NOT_FOUND && isFor(ErrorReason.ERROR_REASON_USER_NOT_FOUND);
+  }
+
+  /**
+   * Returns whether the failure has this reason of the contract.
+   *
+   * @param reason a reason of the contract
+   * @return whether the failure has it
+   */
+  public boolean isFor(ErrorReason reason) {
+    return this.reason.equals(Optional.of(reason(reason)));
+  }
+
+  /** Returns the name of a reason without its prefix. */
+  private static String reason(ErrorReason reason) {
+    return reason.name().replaceFirst("^ERROR_REASON_", "");
   }
 
   static Failure from(StatusRuntimeException error) {
@@ -82,15 +104,15 @@ public record Failure(
     try {
       return from(StatusProto.fromThrowable(error), trailers);
     } catch (IllegalArgumentException malformedOrContradictingDetails) {
-      // Not our server's, and no reason to lose the status itself.
+      // Not from our server; keep the status.
       return from(StatusProto.fromStatusAndTrailers(error.getStatus(), null), trailers);
     }
   }
 
-  /** Takes the request id from the trailers where no detail has it, as for one name of a batch. */
+  /** Takes the request id from the trailers if no detail has it, as in the results of a batch. */
   static Failure from(com.google.rpc.Status status, Metadata trailers) {
     Status.Code code = Status.fromCodeValue(status.getCode()).getCode();
-    if (code == Status.Code.OK) { // an error that says that it is none
+    if (code == Status.Code.OK) { // an error with code OK
       code = Status.Code.UNKNOWN;
     }
     Optional<String> reason =
@@ -98,13 +120,16 @@ public record Failure(
             .filter(info -> info.getDomain().equals(DOMAIN))
             .map(ErrorInfo::getReason)
             .filter(REASON);
-    if (code == Status.Code.UNAVAILABLE) {
-      reason = reason.or(() -> Optional.of(UNREACHABLE));
+    boolean retryable = reason.isPresent() && detail(status, RetryInfo.class).isPresent();
+    if (reason.isEmpty() && code == Status.Code.UNAVAILABLE) {
+      reason = Optional.of(UNREACHABLE);
+      retryable = !forbidsRetries(trailers);
     }
     return new Failure(
         code,
         printable(status.getMessage()),
         reason,
+        retryable,
         detail(status, BadRequest.class).stream()
             .flatMap(badRequest -> badRequest.getFieldViolationsList().stream())
             .map(it -> new Violation(printable(it.getField()), printable(it.getDescription())))
@@ -116,24 +141,37 @@ public record Failure(
   }
 
   /**
-   * The answer is that of a later version, or of a server that isn't ours. Another user's profile
-   * must never pass for the one that was asked for.
+   * The response is from a later version, or from another kind of server. Another user's profile
+   * must never pass for the requested one.
    */
-  static Failure notUnderstood(Metadata trailers) {
+  static Failure unreadable(Metadata trailers) {
     return new Failure(
         Status.Code.UNKNOWN,
-        "The server's answer is one that this client doesn't understand.",
+        "The client can't read the server's response.",
         Optional.empty(),
+        false,
         List.of(),
         requestId(trailers));
   }
 
-  /** What the service would say of a name that can't be put into a request. */
+  /** The status that the server has for a request of more bytes than it accepts. */
+  static Failure tooLarge(int bytes, int limit) {
+    return new Failure(
+        Status.Code.RESOURCE_EXHAUSTED,
+        "The request is too large: %d bytes, limit %d.".formatted(bytes, limit),
+        Optional.empty(),
+        false,
+        List.of(),
+        Optional.empty());
+  }
+
+  /** INVALID_USERNAME for a name that protobuf can't encode. */
   static Failure notUnicode(String field) {
     return new Failure(
         Status.Code.INVALID_ARGUMENT,
         "The username is not valid.",
-        Optional.of("INVALID_USERNAME"),
+        Optional.of(reason(ErrorReason.ERROR_REASON_INVALID_USERNAME)),
+        false,
         List.of(new Violation(field, "must be valid Unicode")),
         Optional.empty());
   }
@@ -142,7 +180,14 @@ public record Failure(
     return Optional.ofNullable(trailers).map(it -> it.get(REQUEST_ID)).filter(IS_REQUEST_ID);
   }
 
-  /** Escapes what would steer a terminal, or deceive who reads. */
+  /** Follows gRPC's rule: a pushback that is no number forbids retries, as -1 does. */
+  private static boolean forbidsRetries(Metadata trailers) {
+    return trailers != null
+        && trailers.containsKey(PUSHBACK)
+        && !trailers.get(PUSHBACK).matches("[0-9]+");
+  }
+
+  /** Escapes characters that could control or spoof a terminal. */
   private static String printable(String text) {
     int more = text.length() - MAX_MESSAGE;
     String kept =
@@ -166,7 +211,7 @@ public record Failure(
     return Optional.empty();
   }
 
-  /** Returns the message with what helps to find the cause. */
+  /** Returns the code, reason, message, violations and request id. */
   @Override
   public String toString() {
     StringBuilder text = new StringBuilder(code.name());
@@ -180,17 +225,32 @@ public record Failure(
 
   private Object writeReplace() {
     return new Serialized(
-        code, message, reason.orElse(null), List.copyOf(violations), requestId.orElse(null));
+        code,
+        message,
+        reason.orElse(null),
+        retryable,
+        List.copyOf(violations),
+        requestId.orElse(null));
   }
 
   /** An Optional can't be serialized. */
   private record Serialized(
-      Status.Code code, String message, String reason, List<Violation> violations, String requestId)
+      Status.Code code,
+      String message,
+      String reason,
+      boolean retryable,
+      List<Violation> violations,
+      String requestId)
       implements Serializable {
 
     private Object readResolve() {
       return new Failure(
-          code, message, Optional.ofNullable(reason), violations, Optional.ofNullable(requestId));
+          code,
+          message,
+          Optional.ofNullable(reason),
+          retryable,
+          violations,
+          Optional.ofNullable(requestId));
     }
   }
 }

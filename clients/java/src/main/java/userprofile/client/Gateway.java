@@ -6,12 +6,12 @@ import java.util.Optional;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-/** Says what has happened where gRPC says what it has seen, on many lines. */
+/** Replaces gRPC's technical messages by their meaning. */
 final class Gateway {
 
   private static final Pattern HTTP_STATUS = Pattern.compile("HTTP status code (\\d{3})\\b");
 
-  /** In gRPC's message where a call waited for a server until its deadline. */
+  /** Part of gRPC's message if no server became reachable before the deadline. */
   private static final Pattern LAST_FAILURE =
       Pattern.compile(
           "Last Pick Failure=Status\\{code=\\w+, description=([^\\n]*?)"
@@ -21,12 +21,12 @@ final class Gateway {
   private static final Map<Integer, String> MEANING =
       Map.of(
           401, "the token is missing or wrong",
-          403, "it lets this call, or this caller, not through",
+          403, "it does not allow this call or this caller",
           404, "it has no route to the service",
-          429, "it takes fewer calls than these",
-          502, "it gets no answer from the service",
-          503, "the service is not available to it",
-          504, "the service took longer than it waits");
+          429, "it limits the rate of calls",
+          502, "it got no valid response from the service",
+          503, "it can't reach the service",
+          504, "it got no response from the service in time");
 
   private Gateway() {}
 
@@ -39,7 +39,7 @@ final class Gateway {
               .map(it -> ": " + it)
               .orElse("");
       return status.withDescription(
-          "A gateway answered HTTP %s in place of the service%s."
+          "A gateway returned HTTP %s in place of the service%s."
               .formatted(http.group(1), meaning));
     }
     Matcher last = LAST_FAILURE.matcher(description);
@@ -49,7 +49,7 @@ final class Gateway {
           "No server could be reached in time: " + last.group(1) + cause);
     }
     if (status.getCode() == Status.Code.UNAVAILABLE && status.getCause() != null) {
-      // gRPC says "io exception", and what kind of one only in the cause.
+      // gRPC's description is only "io exception"; the cause has the rest.
       return status.withDescription(description + ": " + status.getCause().getMessage());
     }
     return status;

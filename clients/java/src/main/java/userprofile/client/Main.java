@@ -6,8 +6,8 @@ import java.time.Duration;
 import java.util.Optional;
 
 /**
- * The command {@code get USERNAME}, which asks the service at {@code USERPROFILE_TARGET}, with the
- * token in {@code USERPROFILE_TOKEN} if there is one.
+ * The command {@code get USERNAME}: prints a user from the service at {@code USERPROFILE_TARGET}.
+ * Sends the token in {@code USERPROFILE_TOKEN}, if set.
  */
 public final class Main {
 
@@ -16,8 +16,8 @@ public final class Main {
   private Main() {}
 
   /**
-   * Runs the command and exits: with 0 if it found the user, 2 for wrong arguments, 3 if there is
-   * no such user and 1 for any other failure.
+   * Runs the command and exits: with 0 if it found the user, 2 for a usage error, 3 if there is
+   * no such user and 1 for any other error.
    *
    * @param arguments {@code get} and a username
    */
@@ -35,7 +35,7 @@ public final class Main {
     var builder =
         UserProfileClient.builder(target, InsecureChannelCredentials.create())
             .timeout(timeout)
-            .failFast(); // a person hears soon that nobody answers
+            .failFast(); // people should see soon that the service is down
     try {
       Optional.ofNullable(System.getenv("USERPROFILE_TOKEN"))
           .filter(token -> !token.isEmpty())
@@ -53,7 +53,7 @@ public final class Main {
       print(user.get(), out);
       return 0;
     } catch (IllegalArgumentException | UserProfileException error) {
-      err.println("error: %s (asked %s)".formatted(error.getMessage(), target));
+      err.println("error: %s (target %s)".formatted(error.getMessage(), target));
       return 1;
     }
   }
@@ -65,7 +65,7 @@ public final class Main {
     out.println("disabled   " + user.disabled().map(it -> it ? "yes" : "no").orElse("-"));
   }
 
-  /** A profile's text must not steer the terminal that it is shown on. */
+  /** Text from profiles could contain terminal escapes. */
   private static String printable(String text) {
     return text.replaceAll("[\\p{Cntrl}\\p{Cf}]", "?");
   }

@@ -9,8 +9,8 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Executor;
 
 /**
- * Shortens the time between attempts to connect again. gRPC's own, a second to two minutes, outlasts
- * every deadline once a server has been away for a while, and grpc-java has no setting for it.
+ * Shortens the backoff between connection attempts. gRPC's default, one second to two minutes,
+ * would exceed every deadline after a longer outage, and grpc-java has no setting for it.
  */
 final class Reconnecting {
 
@@ -21,7 +21,7 @@ final class Reconnecting {
 
   private Reconnecting() {}
 
-  /** Lets the channel try once a second while none of its servers can be reached. */
+  /** Makes the channel reconnect once a second while no server can be reached. */
   static void keep(ManagedChannel channel) {
     ConnectivityState state = channel.getState(false);
     if (state == ConnectivityState.TRANSIENT_FAILURE) {

@@ -22,14 +22,14 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /**
- * Looks at certificates and keys, and says what is wrong with them before anything connects.
+ * Checks certificates and keys before anything connects.
  *
- * <p>gRPC takes a file without certificates for "nobody is to be trusted", or the default ones, and
- * has one sentence for all keys that it can't use.
+ * <p>Given a file without certificates, gRPC trusts nobody or the default authorities, and it has
+ * one message for all invalid keys.
  */
 final class TlsCheck {
 
-  /** A certificate that was made just now, by a machine whose clock is a bit ahead. */
+  /** Allows for new certificates from a machine whose clock is ahead. */
   private static final Duration CLOCK_SKEW = Duration.ofMinutes(5);
 
   private static final Pattern BLOCK =
@@ -41,7 +41,7 @@ final class TlsCheck {
 
   private TlsCheck() {}
 
-  /** Throws IllegalArgumentException, without a word of a key in it. */
+  /** Throws IllegalArgumentException. The message contains nothing of a key. */
   static void check(TlsChannelCredentials credentials) {
     byte[] roots = credentials.getRootCertificates();
     if (roots != null) {
@@ -67,7 +67,7 @@ final class TlsCheck {
                         || one.getSubjectX500Principal().equals(one.getIssuerX500Principal()))
             .toList();
     if (authorities.isEmpty()) {
-      refuse("the file of authorities has a certificate that an authority has issued, not its own");
+      refuse("the file of authorities holds a certificate issued by an authority, not its own");
     }
     var problems = authorities.stream().map(TlsCheck::validityProblem).toList();
     if (problems.stream().allMatch(Optional::isPresent)) {
@@ -88,10 +88,10 @@ final class TlsCheck {
                         "%s holds a %s, not a private key"
                             .formatted(file, blocks.get(0).label())));
     if (key.label().startsWith("ENCRYPTED") || key.body().contains("Proc-Type:")) {
-      refuse("the client key is encrypted, and there is no password for it");
+      refuse("the client key is encrypted; decrypt it first");
     }
     if (!key.label().equals("PRIVATE KEY")) {
-      refuse("the client key is a %s; it has to be PKCS#8 (openssl pkcs8 -topk8 -nodes)"
+      refuse("the client key is a %s; it must be PKCS#8 (openssl pkcs8 -topk8 -nodes)"
               .formatted(key.label()));
     }
     String algorithm = certificate.getPublicKey().getAlgorithm();
@@ -155,7 +155,11 @@ final class TlsCheck {
       refuse(file + " is empty");
     }
     List<Block> blocks =
-        BLOCK.matcher(text).results().map(match -> new Block(match.group(1), match.group(2))).toList();
+        BLOCK
+            .matcher(text)
+            .results()
+            .map(match -> new Block(match.group(1), match.group(2)))
+            .toList();
     Matcher begin = Pattern.compile("-----BEGIN ").matcher(text);
     if (begin.results().count() != blocks.size()) {
       refuse(file + " is damaged: not every PEM block in it is whole");

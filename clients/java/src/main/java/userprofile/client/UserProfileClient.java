@@ -2,45 +2,66 @@ package userprofile.client;
 
 import static io.grpc.stub.MetadataUtils.newCaptureMetadataInterceptor;
 
+import com.google.protobuf.FieldMask;
+import com.google.protobuf.MessageLite;
+import example.userprofile.v1.BatchGetUsersRequest;
+import example.userprofile.v1.BatchGetUsersResponse;
+import example.userprofile.v1.GetUserRequest;
+import example.userprofile.v1.UserProfileServiceGrpc.UserProfileServiceBlockingStub;
+import example.userprofile.v1.UserProfileServiceGrpc;
 import io.grpc.ChannelCredentials;
+import io.grpc.ConnectivityState;
 import io.grpc.Grpc;
 import io.grpc.ManagedChannel;
 import io.grpc.Metadata;
+import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.TlsChannelCredentials;
+import io.grpc.health.v1.HealthCheckRequest;
+import io.grpc.health.v1.HealthGrpc;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
 import java.time.Duration;
+import java.util.Collection;
+import java.util.Collections;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Objects;
 import java.util.Optional;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Function;
+import java.util.function.Supplier;
 import java.util.stream.IntStream;
-import userprofile.v1.UserProfile;
-import userprofile.v1.UserProfile.BatchGetUsersRequest;
-import userprofile.v1.UserProfile.GetUserRequest;
-import userprofile.v1.UserProfileServiceGrpc;
-import userprofile.v1.UserProfileServiceGrpc.UserProfileServiceBlockingStub;
 
 /**
- * Asks a userprofile service.
+ * Client of a userprofile service.
  *
- * <p>Safe to share between threads: make one and close it at the end. It connects with the first
- * call, and again by itself whenever a connection is lost; calls wait for a server within their deadline.
- * What the service could not answer just now (UNAVAILABLE) is retried within it, unless the server
- * asks for no more.
+ * <p>Safe to share between threads: make one and close it at the end. The first call connects it;
+ * lost connections are re-established in the background. Calls wait for a server until their
+ * deadline. Calls that fail with UNAVAILABLE, or that an overloaded server refuses, are retried
+ * unless the server forbids it.
  *
- * <p>Every call throws {@link UserProfileException} if it fails, also for an answer that it doesn't
- * understand.
+ * <p>Calls that fail throw {@link UserProfileException}.
  */
 public final class UserProfileClient implements AutoCloseable {
 
-  /** Between two pings on a quiet connection. Servers of ours allow one every 20 seconds. */
+  /** Interval of pings on an idle connection. The server allows one every 20 seconds. */
   private static final Duration KEEPALIVE = Duration.ofSeconds(30);
 
-  /** A hundred profiles, whatever somebody has put into their names. */
+  /**
+   * What the server accepts by default, and more than twice the largest valid request. Its refusal
+   * of a larger one would be retried for seconds, like that of an overloaded server. With gRPC's
+   * own {@code withMaxOutboundMessageSize}, a client's first call would never end.
+   */
+  private static final int MAX_REQUEST_BYTES = 64 * 1024;
+
+  /** Enough for a hundred profiles of 600 KB. */
   private static final int MAX_RESPONSE_BYTES = 64 * 1024 * 1024;
+
+  private static final Duration TOKEN_FILE_INTERVAL = Duration.ofSeconds(1);
 
   private final ManagedChannel channel;
   private final UserProfileServiceBlockingStub stub;
@@ -54,44 +75,76 @@ public final class UserProfileClient implements AutoCloseable {
   }
 
   /**
-   * Begins a client.
+   * Returns a builder of a client.
    *
    * @param target the service's address: {@code host:port}, or whatever else gRPC resolves
-   * @param credentials {@link TlsChannelCredentials}, with an own CA or a client certificate if
-   *     need be, or {@link io.grpc.InsecureChannelCredentials} for plaintext
-   * @return what to build the client with
+   * @param credentials {@link TlsChannelCredentials}, optionally with your own CA or a client
+   *     certificate, or {@link io.grpc.InsecureChannelCredentials} for plaintext
+   * @return the builder
    */
   public static Builder builder(String target, ChannelCredentials credentials) {
     return new Builder(target, credentials);
   }
 
   /**
-   * Returns the user with this name, who is expected to exist.
+   * Returns the user with this username.
    *
    * @param username the name, compared byte by byte
    * @return the user
-   * @throws UserProfileException also if nobody has the name
+   * @throws UserProfileException if the call fails, or there is no such user
    */
   public User getUser(String username) {
+    return getUser(GetUserRequest.newBuilder(), username);
+  }
+
+  /**
+   * Returns some fields of the user with this username.
+   *
+   * @param username the name, compared byte by byte
+   * @param fields the fields to return, by their names in the contract, for example {@code
+   *     full_name}; the others are empty, and the username is always set
+   * @return the user
+   * @throws UserProfileException if the call fails, or there is no such user
+   */
+  public User getUser(String username, Collection<String> fields) {
+    return getUser(GetUserRequest.newBuilder().setReadMask(readMask(fields)), username);
+  }
+
+  private User getUser(GetUserRequest.Builder builder, String username) {
     checkUnicode(username, "username");
-    var request = GetUserRequest.newBuilder().setUsername(username).build();
+    var request = checkSize(builder.setUsername(username).build());
     var trailers = new AtomicReference<Metadata>();
     var response = call(stub -> stub.getUser(request), trailers);
     if (!response.hasUser() || !response.getUser().getUsername().equals(username)) {
-      throw new UserProfileException(Failure.notUnderstood(trailers.get()));
+      throw new UserProfileException(Failure.unreadable(trailers.get()));
     }
     return User.from(response.getUser());
   }
 
   /**
-   * Returns the user with this name, if there is one.
+   * Returns the user with this username, if there is one.
    *
    * @param username the name, compared byte by byte
-   * @return the user, or empty if nobody has the name
+   * @return the user, or empty if there is no such user
    */
   public Optional<User> findUser(String username) {
+    return find(() -> getUser(username));
+  }
+
+  /**
+   * Returns some fields of the user with this username, if there is one.
+   *
+   * @param username the name, compared byte by byte
+   * @param fields the names of the fields, as for {@link #getUser(String, Collection)}
+   * @return the user, or empty if there is no such user
+   */
+  public Optional<User> findUser(String username, Collection<String> fields) {
+    return find(() -> getUser(username, fields));
+  }
+
+  private static Optional<User> find(Supplier<User> get) {
     try {
-      return Optional.of(getUser(username));
+      return Optional.of(get.get());
     } catch (UserProfileException error) {
       if (error.failure().isUserNotFound()) {
         return Optional.empty();
@@ -101,24 +154,50 @@ public final class UserProfileClient implements AutoCloseable {
   }
 
   /**
-   * Returns what became of each of up to 100 names, in their order. That one of them has no user,
-   * or can't be read, is an outcome of its own and takes nothing from the others.
+   * Returns a result for each of up to 100 usernames. A username that has no user, or can't be
+   * read, does not affect the others.
    *
-   * @param usernames the names, at least one
-   * @return as many results as names
+   * @param usernames the usernames, at least one
+   * @return the results by username, in order
    */
-  public List<UserResult> batchGetUsers(List<String> usernames) {
+  public Map<String, UserResult> batchGetUsers(List<String> usernames) {
+    return batchGetUsers(BatchGetUsersRequest.newBuilder(), usernames);
+  }
+
+  /**
+   * Returns a result for each of up to 100 usernames, with some fields of the users.
+   *
+   * @param usernames the usernames, at least one
+   * @param fields the names of the fields, as for {@link #getUser(String, Collection)}
+   * @return the results by username, in order
+   */
+  public Map<String, UserResult> batchGetUsers(List<String> usernames, Collection<String> fields) {
+    return batchGetUsers(
+        BatchGetUsersRequest.newBuilder().setReadMask(readMask(fields)), usernames);
+  }
+
+  private Map<String, UserResult> batchGetUsers(
+      BatchGetUsersRequest.Builder builder, List<String> usernames) {
     IntStream.range(0, usernames.size())
         .forEach(i -> checkUnicode(usernames.get(i), "usernames[%d]".formatted(i)));
-    var request = BatchGetUsersRequest.newBuilder().addAllUsernames(usernames).build();
+    var request = checkSize(builder.addAllUsernames(usernames).build());
     var trailers = new AtomicReference<Metadata>();
-    var results = call(stub -> stub.batchGetUsers(request), trailers).getResultsList();
-    if (results.size() != request.getUsernamesCount()) {
-      throw new UserProfileException(Failure.notUnderstood(trailers.get()));
+    var received = new HashMap<String, BatchGetUsersResponse.Result>();
+    for (var result : call(stub -> stub.batchGetUsers(request), trailers).getResultsList()) {
+      received.put(result.getUsername(), result);
     }
-    return IntStream.range(0, results.size())
-        .mapToObj(i -> toResult(results.get(i), request.getUsernames(i), trailers.get()))
-        .toList();
+    var results = new LinkedHashMap<String, UserResult>();
+    for (String username : usernames) {
+      var result =
+          received.getOrDefault(username, BatchGetUsersResponse.Result.getDefaultInstance());
+      results.put(username, toResult(result, username, trailers.get()));
+    }
+    return Collections.unmodifiableMap(results);
+  }
+
+  private static FieldMask readMask(Collection<String> fields) {
+    // An empty mask would request all fields.
+    return FieldMask.newBuilder().addPaths("username").addAllPaths(fields).build();
   }
 
   /** Cancels the calls in progress and closes the connections. */
@@ -133,29 +212,55 @@ public final class UserProfileClient implements AutoCloseable {
     try {
       return method.apply(stub.withInterceptors(capture).withDeadlineAfter(timeout));
     } catch (StatusRuntimeException error) {
-      throw new UserProfileException(Failure.from(error), error);
+      throw new UserProfileException(Failure.from(lastFailure(error).orElse(error)), error);
     }
   }
 
+  /** Returns the connection error if the deadline has passed while no server could be reached. */
+  private Optional<StatusRuntimeException> lastFailure(StatusRuntimeException error) {
+    if (error.getStatus().getCode() != Status.Code.DEADLINE_EXCEEDED
+        || channel.getState(false) != ConnectivityState.TRANSIENT_FAILURE) {
+      return Optional.empty();
+    }
+    try { // In TRANSIENT_FAILURE, gRPC fails this call at once and sends nothing.
+      HealthGrpc.newBlockingStub(channel)
+          .withDeadlineAfter(1, TimeUnit.SECONDS)
+          .check(HealthCheckRequest.getDefaultInstance());
+    } catch (StatusRuntimeException refusal) {
+      if (refusal.getStatus().getCode() == Status.Code.UNAVAILABLE) {
+        return Optional.of(refusal);
+      }
+    }
+    return Optional.empty();
+  }
+
   private static UserResult toResult(
-      UserProfile.UserResult result, String username, Metadata trailers) {
+      BatchGetUsersResponse.Result result, String username, Metadata trailers) {
     if (result.hasError()) {
       return Failure.from(result.getError(), trailers);
     }
     if (result.hasUser() && result.getUser().getUsername().equals(username)) {
       return User.from(result.getUser());
     }
-    return Failure.notUnderstood(trailers);
+    return Failure.unreadable(trailers);
   }
 
-  /** Protobuf would send a question mark for half a surrogate pair: another user's name. */
+  /** Protobuf would send a lone surrogate as a question mark: another username. */
   private static void checkUnicode(String username, String field) {
     if (!StandardCharsets.UTF_8.newEncoder().canEncode(username)) {
       throw new UserProfileException(Failure.notUnicode(field));
     }
   }
 
-  /** What a client is made of. */
+  private static <T extends MessageLite> T checkSize(T request) {
+    if (request.getSerializedSize() > MAX_REQUEST_BYTES) {
+      throw new UserProfileException(
+          Failure.tooLarge(request.getSerializedSize(), MAX_REQUEST_BYTES));
+    }
+    return request;
+  }
+
+  /** Builder of a client. */
   public static final class Builder {
 
     private final String target;
@@ -172,8 +277,8 @@ public final class UserProfileClient implements AutoCloseable {
     }
 
     /**
-     * Sets what each call may take, retries included; 5 seconds unless it is set. The deadline of
-     * the {@link io.grpc.Context} in which a call is made counts as well.
+     * Sets the timeout of each call, retries included; 5 seconds by default. An earlier deadline of
+     * the current {@link io.grpc.Context} takes precedence.
      *
      * @param timeout more than zero
      * @return this builder
@@ -193,12 +298,33 @@ public final class UserProfileClient implements AutoCloseable {
      * @return this builder
      */
     public Builder token(String token) {
-      this.token = Optional.of(new BearerToken(token));
+      var headers = new BearerToken.Headers(token);
+      return token(() -> headers);
+    }
+
+    /**
+     * Sends {@code authorization: Bearer TOKEN} with every call, with the token in a file. It is
+     * looked at once a second at most, and read again when it has changed; while it is missing or
+     * invalid, the last valid token stays in use.
+     *
+     * @param file a file with the token alone, in UTF-8
+     * @return this builder
+     * @throws IllegalArgumentException if there is no token in it
+     */
+    public Builder tokenFile(Path file) {
+      return token(new TokenFile(file, TOKEN_FILE_INTERVAL));
+    }
+
+    Builder token(Supplier<BearerToken.Headers> headers) {
+      if (token.isPresent()) {
+        throw new IllegalArgumentException("set one token or one token file");
+      }
+      token = Optional.of(new BearerToken(headers));
       return this;
     }
 
     /**
-     * Lets the token go over the network without TLS, where everyone on the way can read it.
+     * Allows sending the token without TLS. Anyone on the network path can then read it.
      *
      * @return this builder
      */
@@ -208,8 +334,8 @@ public final class UserProfileClient implements AutoCloseable {
     }
 
     /**
-     * Lets calls fail, after their retries, where no server can be reached. Otherwise they wait for
-     * one until their deadline, so that a restart isn't felt.
+     * Makes calls fail after their retries if no server can be reached. Otherwise they wait for one
+     * until their deadline, and so survive a restart.
      *
      * @return this builder
      */
@@ -219,9 +345,9 @@ public final class UserProfileClient implements AutoCloseable {
     }
 
     /**
-     * Watches each server's health by the standard protocol, and leaves those alone that say
-     * NOT_SERVING. The watch carries no token, and a server or gateway that refuses it is not
-     * called at all; without it, a retry goes to the next server.
+     * Watches each server's health by the standard protocol, and sends no calls to servers that
+     * report NOT_SERVING. The watch carries no token; a server or gateway that refuses it gets no
+     * calls at all. Without health checking, a retry goes to the next server.
      *
      * @return this builder
      */
@@ -231,11 +357,11 @@ public final class UserProfileClient implements AutoCloseable {
     }
 
     /**
-     * Makes the client. Nothing is sent yet.
+     * Makes the client. Doesn't connect yet.
      *
      * @return a client, to be closed
-     * @throws IllegalArgumentException if the target can't be understood, if a certificate or key
-     *     can't be used, or if there is a token that would leave this machine without TLS
+     * @throws IllegalArgumentException if the target, a certificate or a key is invalid, or if the
+     *     token would be sent to another machine without TLS
      */
     public UserProfileClient build() {
       if (target.isBlank()) {
@@ -245,7 +371,7 @@ public final class UserProfileClient implements AutoCloseable {
           credentials instanceof TlsChannelCredentials || BearerToken.staysOnThisMachine(target);
       if (token.isPresent() && !safe && !tokenOverPlaintext) {
         throw new IllegalArgumentException(
-            "a token would go to %s without TLS: use TLS, or call allowTokenOverPlaintext()"
+            "the token would be sent to %s in plaintext; use TLS or allowTokenOverPlaintext()"
                 .formatted(target));
       }
       if (credentials instanceof TlsChannelCredentials tls) {
@@ -253,9 +379,8 @@ public final class UserProfileClient implements AutoCloseable {
       }
       ManagedChannel channel =
           Grpc.newChannelBuilder(target, credentials)
-              .defaultServiceConfig(
-                  healthChecking ? ServiceConfig.HEALTH_CHECKING : ServiceConfig.DEFAULT)
-              .disableServiceConfigLookUp() // else that of a DNS TXT record would replace it
+              .defaultServiceConfig(ServiceConfig.of(healthChecking))
+              .disableServiceConfigLookUp() // a DNS TXT record could replace ours
               .keepAliveTime(KEEPALIVE.toSeconds(), TimeUnit.SECONDS)
               .keepAliveTimeout(10, TimeUnit.SECONDS)
               .keepAliveWithoutCalls(true)

@@ -2,7 +2,7 @@ package userprofile.client;
 
 import io.grpc.StatusRuntimeException;
 
-/** A call that failed as a whole. Serialized, it loses its cause, which gRPC can't serialize. */
+/** The error of a call. Serialization drops its cause, which is not serializable. */
 public final class UserProfileException extends RuntimeException {
 
   private static final long serialVersionUID = 1L;
@@ -19,9 +19,9 @@ public final class UserProfileException extends RuntimeException {
   }
 
   /**
-   * Tells why the call failed.
+   * Returns why the call failed.
    *
-   * @return the reason and whatever else is known
+   * @return the failure
    */
   public Failure failure() {
     return failure;

@@ -1,4 +1,4 @@
 package userprofile.client;
 
-/** What became of one name of a batch: a user, or why there is none. */
+/** The result for one username of a batch: a user or a failure. */
 public sealed interface UserResult permits User, Failure {}

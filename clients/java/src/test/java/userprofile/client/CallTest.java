@@ -5,12 +5,16 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static userprofile.client.Environment.plaintext;
 
+import example.userprofile.v1.GetUserResponse;
+import example.userprofile.v1.UserProfileServiceGrpc;
 import io.grpc.Metadata;
 import io.grpc.NameResolverRegistry;
 import io.grpc.Status;
 import io.grpc.health.v1.HealthCheckResponse.ServingStatus;
 import io.grpc.stub.StreamObserver;
 import java.io.IOException;
+import java.net.InetAddress;
+import java.net.ServerSocket;
 import java.time.Duration;
 import java.util.List;
 import java.util.Optional;
@@ -23,9 +27,6 @@ import org.junit.jupiter.api.function.Executable;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.ValueSource;
-import userprofile.v1.UserProfile;
-import userprofile.v1.UserProfile.GetUserResponse;
-import userprofile.v1.UserProfileServiceGrpc;
 
 /** Deadlines, retries, load balancing and input that can't be sent. */
 class CallTest {
@@ -33,7 +34,7 @@ class CallTest {
   @Test
   void unavailableIsRetriedUntilItSucceeds() throws IOException {
     var failuresLeft = new AtomicInteger(4);
-    TestServer.Answer answer =
+    TestServer.Handler handler =
         (request, observer) -> {
           if (failuresLeft.getAndDecrement() > 0) {
             fail(observer, Status.UNAVAILABLE, Optional.empty());
@@ -41,7 +42,7 @@ class CallTest {
             TestServer.found(request, observer);
           }
         };
-    try (var server = new TestServer(answer);
+    try (var server = new TestServer(handler);
         var client = connect(server)) {
       assertEquals("johndoe", client.getUser("johndoe").username());
       assertEquals(5, server.calls.size(), "attempts");
@@ -54,19 +55,19 @@ class CallTest {
   }
 
   @Test
-  void theServerCanAskForAnotherAttempt() throws IOException {
+  void pushbackAllowsARetry() throws IOException {
     assertEquals(5, attempts(Status.UNAVAILABLE, Optional.of("1")));
   }
 
   @Test
-  void theServerCanAskForNoMoreAttempts() throws IOException {
+  void negativePushbackStopsRetries() throws IOException {
     assertEquals(1, attempts(Status.UNAVAILABLE, Optional.of("-1")));
   }
 
   @Test
   void retriesMakeUpForALostServerButNotForAnOutage() throws IOException {
     var failing = new AtomicInteger(100);
-    TestServer.Answer answer =
+    TestServer.Handler handler =
         (request, observer) -> {
           if (failing.getAndDecrement() > 0) {
             fail(observer, Status.UNAVAILABLE, Optional.empty());
@@ -74,7 +75,7 @@ class CallTest {
             TestServer.found(request, observer);
           }
         };
-    try (var server = new TestServer(answer);
+    try (var server = new TestServer(handler);
         var client = connect(server)) {
       assertEquals(200, succeeding(client, 200));
 
@@ -103,9 +104,10 @@ class CallTest {
   @Test
   void aLargeResponseIsRead() throws IOException {
     String name = "x".repeat(32 * 1024 * 1024);
-    TestServer.Answer large =
+    TestServer.Handler large =
         (request, observer) -> {
-          var user = UserProfile.User.newBuilder().setUsername("johndoe").setFullName(name);
+          var user =
+              example.userprofile.v1.User.newBuilder().setUsername("johndoe").setFullName(name);
           observer.onNext(GetUserResponse.newBuilder().setUser(user).build());
           observer.onCompleted();
         };
@@ -118,14 +120,14 @@ class CallTest {
   @ParameterizedTest
   @EnumSource(
       mode = EnumSource.Mode.EXCLUDE,
-      names = {"OK", "UNAVAILABLE", "CANCELLED"})
+      names = {"OK", "UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"})
   void nothingElseIsRetried(Status.Code code) throws IOException {
     assertEquals(1, attempts(code.toStatus(), Optional.empty()));
   }
 
   @Test
   void aCallEndsAtItsDeadline() throws IOException {
-    TestServer.Answer never = (request, observer) -> {};
+    TestServer.Handler never = (request, observer) -> {};
     try (var server = new TestServer(never);
         var client = plaintext(server.target()).timeout(Duration.ofMillis(200)).build()) {
       var error = assertThrows(UserProfileException.class, () -> client.getUser("johndoe"));
@@ -134,7 +136,7 @@ class CallTest {
   }
 
   @Test
-  void healthCheckingLeavesOutWhoDoesNotServe() throws IOException {
+  void healthCheckingSkipsServersThatAreNotServing() throws IOException {
     try (var one = new TestServer(TestServer::found);
         var two = new TestServer(TestServer::found);
         var three = new TestServer(TestServer::found)) {
@@ -150,6 +152,21 @@ class CallTest {
         assertTrue(three.calls.isEmpty(), "a server was called that doesn't serve");
       } finally {
         NameResolverRegistry.getDefaultRegistry().deregister(addresses);
+      }
+    }
+  }
+
+  @Test
+  void eachClientHasAConnectionOfItsOwn() throws IOException {
+    try (var listener = new ServerSocket(0, 50, InetAddress.getLoopbackAddress())) {
+      listener.setSoTimeout(30_000);
+      String target = "127.0.0.1:" + listener.getLocalPort();
+      try (var one = plaintext(target).timeout(Duration.ofMillis(100)).build();
+          var two = plaintext(target).timeout(Duration.ofMillis(100)).build()) {
+        for (var client : List.of(one, two)) {
+          assertThrows(UserProfileException.class, () -> client.getUser("johndoe"));
+          listener.accept(); // left open and silent, so that nobody connects again
+        }
       }
     }
   }

@@ -5,7 +5,7 @@ import io.grpc.InsecureChannelCredentials;
 import java.nio.file.Path;
 import java.time.Duration;
 
-/** What the tests need from outside: the real server, and the table of how it behaves. */
+/** What the tests need from outside: the real server, and the table of expected behaviour. */
 final class Environment {
 
   /** The timeout of calls whose time is not what is tested: right on the slowest machine. */
@@ -15,11 +15,21 @@ final class Environment {
 
   static String target() {
     return variable(
-        "USERPROFILE_TARGET", "the address of a server that python -m tests.behaviour runs");
+        "USERPROFILE_TARGET",
+        "the address of a server that python -m tests.client_conformance runs");
   }
 
-  static Path behaviour() {
-    return Path.of(variable("USERPROFILE_BEHAVIOUR", "the path of tests/behaviour/table.json"));
+  static Path conformanceTable() {
+    return Path.of(
+        variable(
+            "USERPROFILE_CONFORMANCE_TABLE", "the path of tests/client_conformance/table.json"));
+  }
+
+  static Path identities() {
+    return Path.of(
+        variable(
+            "USERPROFILE_IDENTITIES",
+            "the folder of a server that tests.client_conformance.identities runs"));
   }
 
   static UserProfileClient.Builder builder(String target, ChannelCredentials credentials) {

@@ -10,6 +10,7 @@ import com.google.protobuf.ByteString;
 import com.google.rpc.BadRequest;
 import com.google.rpc.ErrorInfo;
 import com.google.rpc.RequestInfo;
+import com.google.rpc.RetryInfo;
 import com.google.rpc.Status;
 import io.grpc.Metadata;
 import io.grpc.Status.Code;
@@ -50,6 +51,7 @@ class FailureTest {
             Code.INVALID_ARGUMENT,
             "A message.",
             Optional.of("INVALID_USERNAME"),
+            false,
             List.of(new Failure.Violation("username", "is empty")),
             Optional.of("abc")),
         failure);
@@ -118,6 +120,26 @@ class FailureTest {
     assertEquals(bare(Code.DATA_LOSS), from(Code.DATA_LOSS, other));
   }
 
+  @Test
+  void aRetryHelpsWhereTheServiceSaysSoOrWhereItSentNothing() {
+    var retry = Any.pack(RetryInfo.getDefaultInstance());
+    var overloaded = errorInfo("userprofile", "OVERLOADED");
+    assertTrue(from(Code.RESOURCE_EXHAUSTED, overloaded, retry).retryable());
+    assertFalse(from(Code.UNAVAILABLE, errorInfo("userprofile", "STORE_TIMEOUT")).retryable());
+    assertFalse(from(Code.ABORTED, errorInfo("proxy", "BUSY"), retry).retryable());
+    assertTrue(from(Code.UNAVAILABLE).retryable());
+    assertTrue(pushedBack("1000").retryable());
+    assertFalse(pushedBack("-1").retryable());
+    assertFalse(pushedBack("soon").retryable());
+  }
+
+  private static Failure pushedBack(String pushback) {
+    var trailers = new Metadata();
+    trailers.put(
+        Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER), pushback);
+    return Failure.from(Code.UNAVAILABLE.toStatus().asRuntimeException(trailers));
+  }
+
   private static Any errorInfo(String domain, String reason) {
     return Any.pack(ErrorInfo.newBuilder().setDomain(domain).setReason(reason).build());
   }
@@ -142,6 +164,6 @@ class FailureTest {
   }
 
   private static Failure bare(Code code) {
-    return new Failure(code, "A message.", Optional.empty(), List.of(), Optional.empty());
+    return new Failure(code, "A message.", Optional.empty(), false, List.of(), Optional.empty());
   }
 }

@@ -27,7 +27,9 @@ class ReadmeTest {
         new PrintStream(seen, true, StandardCharsets.UTF_8));
     assertEquals(
         List.of(
-            "John Doe", "johndoe is known", "NOT_FOUND (USER_NOT_FOUND): There is no such user."),
+            "John Doe",
+            "johndoe is known, and disabled: Optional[false]",
+            "NOT_FOUND (USER_NOT_FOUND): There is no such user."),
         seen.toString(StandardCharsets.UTF_8)
             .replaceAll(" \\[request id \\w+]", "")
             .lines()
@@ -49,10 +51,11 @@ class ReadmeTest {
       Optional<User> found = client.findUser("johndoe");
       out.println(found.flatMap(User::fullName).orElse("nobody, or nameless"));
 
-      for (UserResult result : client.batchGetUsers(List.of("johndoe", "nobody"))) {
-        if (result instanceof User user) {
-          out.println(user.username() + " is known");
-        } else if (result instanceof Failure failure) {
+      var results = client.batchGetUsers(List.of("johndoe", "nobody"), List.of("disabled"));
+      for (var entry : results.entrySet()) {
+        if (entry.getValue() instanceof User user) {
+          out.println(entry.getKey() + " is known, and disabled: " + user.disabled());
+        } else if (entry.getValue() instanceof Failure failure) {
           out.println(failure);
         }
       }

@@ -82,7 +82,9 @@ class RestartTest {
       target = server.target();
     }
     var waiting = plaintext(target).timeout(Duration.ofMillis(1500));
-    for (var builder : List.of(waiting, plaintext(target).timeout(LONG).failFast())) {
+    var failing = plaintext(target).timeout(LONG).failFast();
+    var shortOfTime = plaintext(target).timeout(Duration.ofMillis(1500)).failFast();
+    for (var builder : List.of(waiting, failing, shortOfTime)) {
       try (var client = builder.build()) {
         var failure =
             assertThrows(UserProfileException.class, () -> client.getUser("johndoe")).failure();
@@ -128,7 +130,7 @@ class RestartTest {
   @Test
   void aServerWithoutItsStoreIsNotFeltBesideOthers() throws Exception {
     var threads = Executors.newFixedThreadPool(50);
-    TestServer.Answer withoutStore =
+    TestServer.Handler withoutStore =
         (request, observer) -> observer.onError(Status.UNAVAILABLE.asRuntimeException());
     try (var one = new TestServer(withoutStore);
         var two = new TestServer(TestServer::found);
@@ -174,7 +176,7 @@ class RestartTest {
     var failure =
         Failure.from(code.toStatus().withDescription(grpcs.formatted(http)).asRuntimeException());
     assertEquals(code, failure.code());
-    assertTrue(failure.message().startsWith("A gateway answered HTTP " + http), failure::message);
+    assertTrue(failure.message().startsWith("A gateway returned HTTP " + http), failure::message);
     assertFalse(failure.message().contains("html"), failure::message);
   }
 }

@@ -1,5 +1,12 @@
 package userprofile.client;
 
+import com.google.protobuf.FieldMask;
+import example.userprofile.v1.BatchGetUsersRequest;
+import example.userprofile.v1.BatchGetUsersResponse;
+import example.userprofile.v1.GetUserRequest;
+import example.userprofile.v1.GetUserResponse;
+import example.userprofile.v1.UserProfileServiceGrpc.UserProfileServiceImplBase;
+import example.userprofile.v1.UserProfileServiceGrpc;
 import io.grpc.ForwardingServerCall.SimpleForwardingServerCall;
 import io.grpc.InsecureServerCredentials;
 import io.grpc.Metadata;
@@ -18,21 +25,13 @@ import java.io.IOException;
 import java.net.InetSocketAddress;
 import java.util.List;
 import java.util.concurrent.CopyOnWriteArrayList;
-import userprofile.v1.UserProfile;
-import userprofile.v1.UserProfile.BatchGetUsersRequest;
-import userprofile.v1.UserProfile.BatchGetUsersResponse;
-import userprofile.v1.UserProfile.GetUserRequest;
-import userprofile.v1.UserProfile.GetUserResponse;
-import userprofile.v1.UserProfile.UserResult;
-import userprofile.v1.UserProfileServiceGrpc;
-import userprofile.v1.UserProfileServiceGrpc.UserProfileServiceImplBase;
 
 /** A server on the loopback interface, for what the real one doesn't do. */
 final class TestServer implements AutoCloseable {
 
-  /** How GetUser answers. */
-  interface Answer {
-    void to(GetUserRequest request, StreamObserver<GetUserResponse> answer);
+  /** Handles GetUser. */
+  interface Handler {
+    void handle(GetUserRequest request, StreamObserver<GetUserResponse> observer);
   }
 
   private static final Metadata.Key<String> REQUEST_ID =
@@ -47,29 +46,38 @@ final class TestServer implements AutoCloseable {
   private final Server server;
   private final InetSocketAddress address;
 
-  TestServer(ServerCredentials credentials, Answer answer) throws IOException {
-    this(credentials, answer, List.of());
+  TestServer(ServerCredentials credentials, Handler handler) throws IOException {
+    this(credentials, handler, List.of());
   }
 
-  /** Answers to every batch with these results, whatever is asked for. */
-  TestServer(List<UserResult> results) throws IOException {
+  /** The fields that each call requests. */
+  final List<FieldMask> readMasks = new CopyOnWriteArrayList<>();
+
+  /** Returns these results for every batch. */
+  TestServer(List<BatchGetUsersResponse.Result> results) throws IOException {
     this(InsecureServerCredentials.create(), TestServer::found, results);
   }
 
-  /** Listens again where a server has listened that is closed. */
+  /** Listens on the address of a server that was closed. */
   TestServer(InetSocketAddress address) throws IOException {
     this(InsecureServerCredentials.create(), TestServer::found, List.of(), address);
   }
 
-  private TestServer(ServerCredentials credentials, Answer answer, List<UserResult> results)
+  /** Listens on the address of a server that was closed. */
+  TestServer(ServerCredentials credentials, InetSocketAddress address) throws IOException {
+    this(credentials, TestServer::found, List.of(), address);
+  }
+
+  private TestServer(
+      ServerCredentials credentials, Handler handler, List<BatchGetUsersResponse.Result> results)
       throws IOException {
-    this(credentials, answer, results, new InetSocketAddress("127.0.0.1", 0));
+    this(credentials, handler, results, new InetSocketAddress("127.0.0.1", 0));
   }
 
   private TestServer(
       ServerCredentials credentials,
-      Answer answer,
-      List<UserResult> results,
+      Handler handler,
+      List<BatchGetUsersResponse.Result> results,
       InetSocketAddress address)
       throws IOException {
     health.setStatus(UserProfileServiceGrpc.SERVICE_NAME, ServingStatus.SERVING);
@@ -77,12 +85,14 @@ final class TestServer implements AutoCloseable {
         new UserProfileServiceImplBase() {
           @Override
           public void getUser(GetUserRequest request, StreamObserver<GetUserResponse> observer) {
-            answer.to(request, observer);
+            readMasks.add(request.getReadMask());
+            handler.handle(request, observer);
           }
 
           @Override
           public void batchGetUsers(
               BatchGetUsersRequest request, StreamObserver<BatchGetUsersResponse> observer) {
+            readMasks.add(request.getReadMask());
             observer.onNext(BatchGetUsersResponse.newBuilder().addAllResults(results).build());
             observer.onCompleted();
           }
@@ -96,15 +106,15 @@ final class TestServer implements AutoCloseable {
     this.address = (InetSocketAddress) server.getListenSockets().get(0);
   }
 
-  TestServer(Answer answer) throws IOException {
-    this(InsecureServerCredentials.create(), answer);
+  TestServer(Handler handler) throws IOException {
+    this(InsecureServerCredentials.create(), handler);
   }
 
-  /** Finds everyone. */
-  static void found(GetUserRequest request, StreamObserver<GetUserResponse> answer) {
-    var user = UserProfile.User.newBuilder().setUsername(request.getUsername());
-    answer.onNext(GetUserResponse.newBuilder().setUser(user).build());
-    answer.onCompleted();
+  /** Returns a user for every username. */
+  static void found(GetUserRequest request, StreamObserver<GetUserResponse> observer) {
+    var user = example.userprofile.v1.User.newBuilder().setUsername(request.getUsername());
+    observer.onNext(GetUserResponse.newBuilder().setUser(user).build());
+    observer.onCompleted();
   }
 
   InetSocketAddress address() {
@@ -115,7 +125,7 @@ final class TestServer implements AutoCloseable {
     return "127.0.0.1:" + server.getPort();
   }
 
-  /** Ends as an orderly server does: what has begun is answered. */
+  /** Shuts down gracefully: calls in progress finish. */
   void drain() throws InterruptedException {
     server.shutdown();
     server.awaitTermination();

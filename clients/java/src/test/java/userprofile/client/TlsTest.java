@@ -108,7 +108,7 @@ class TlsTest {
                 pem + pem.substring(0, 200), "is damaged",
                 "\ufeff" + pem, "is damaged",
                 Files.readString(client.key().toPath()), "not a certificate",
-                Files.readString(client.certificate().toPath()), "that an authority has issued",
+                Files.readString(client.certificate().toPath()), "issued by an authority",
                 old, "expired at")
             .entrySet()) {
       var tls = TlsChannelCredentials.newBuilder().trustManager(stream(entry.getKey())).build();
@@ -131,7 +131,7 @@ class TlsTest {
                 "garbage", "isn't PEM",
                 encrypted, "is encrypted",
                 older, "is encrypted",
-                key.replace(" PRIVATE", " EC PRIVATE"), "has to be PKCS#8",
+                key.replace(" PRIVATE", " EC PRIVATE"), "must be PKCS#8",
                 key.replaceFirst("\n[^\n]{64}", "\n" + "A".repeat(64)), "is damaged",
                 Files.readString(client.certificate().toPath()), "not a private key",
                 Files.readString(server.key().toPath()), "doesn't belong")

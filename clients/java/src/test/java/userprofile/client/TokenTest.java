@@ -90,7 +90,7 @@ class TokenTest {
     var builder = plaintext(target).token(TOKEN);
 
     var error = assertThrows(IllegalArgumentException.class, builder::build);
-    assertTrue(error.getMessage().contains("without TLS"), error.getMessage());
+    assertTrue(error.getMessage().contains("in plaintext"), error.getMessage());
     assertFalse(error.getMessage().contains(TOKEN), error.getMessage());
   }
 

@@ -3,6 +3,8 @@ import { readFileSync } from "node:fs";
 import { after, describe, test } from "node:test";
 import type { ServiceError } from "@grpc/grpc-js";
 import {
+  type CallOptions,
+  Reason,
   status,
   type User,
   UserProfileClient,
@@ -20,6 +22,7 @@ interface ExpectedUser {
 interface ExpectedError {
   code: keyof typeof status;
   reason?: string;
+  retryable?: boolean;
   field?: string;
 }
 
@@ -27,16 +30,22 @@ type Expected =
   | { user: ExpectedUser; error?: never }
   | { user?: never; error: ExpectedError };
 
+interface Call {
+  case: string;
+  timeout?: number;
+  fields?: NonNullable<CallOptions["fields"]>;
+}
+
 interface Table {
-  get_user: ({ case: string; username: string; timeout?: number } & Expected)[];
-  batch_get_users: ({ case: string; usernames: string[]; timeout?: number } & (
-    | { results: Expected[]; error?: never }
-    | { results?: never; error: ExpectedError }
-  ))[];
+  get_user: (Call & { username: string } & Expected)[];
+  batch_get_users: (Call & { usernames: string[] } & (
+      | { results: ({ username: string } & Expected)[]; error?: never }
+      | { results?: never; error: ExpectedError }
+    ))[];
 }
 
 const { get_user, batch_get_users, ...others }: Table = JSON.parse(
-  readFileSync(environment("USERPROFILE_BEHAVIOUR"), "utf8"),
+  readFileSync(environment("USERPROFILE_CONFORMANCE_TABLE"), "utf8"),
 );
 const client = new UserProfileClient(environment("USERPROFILE_TARGET"));
 after(() => client.close());
@@ -48,15 +57,27 @@ test("the table has only methods that are tested here", () => {
 });
 
 describe("getUser", () => {
-  for (const { case: name, username, timeout, user, error } of get_user) {
+  for (const given of get_user) {
+    const { case: name, username, user, error } = given;
     test(name, async () => {
-      const call = client.getUser(username, {
-        timeoutMs: milliseconds(timeout),
-      });
+      const call = client.getUser(username, options(given));
       if (user) assertUser(await call, user);
       else assertCallError(await failure(call), error);
     });
   }
+});
+
+test("fields have the names of JavaScript", async () => {
+  const user = await client.findUser("johndoe", { fields: ["fullName"] });
+  assert.deepEqual(user, { username: "johndoe", fullName: "John Doe" });
+});
+
+test("every reason of the table is one of the contract's", () => {
+  const errors = [...get_user, ...batch_get_users].map(({ error }) => error);
+  for (const { reason } of errors.filter((error) => error !== undefined)) {
+    assert.ok(reason === undefined || reason in Reason, reason);
+  }
+  assert.equal(Reason.USER_NOT_FOUND, "USER_NOT_FOUND");
 });
 
 describe("findUser", () => {
@@ -77,21 +98,15 @@ describe("findUser", () => {
 });
 
 describe("batchGetUsers", () => {
-  for (const {
-    case: name,
-    usernames,
-    timeout,
-    results,
-    error,
-  } of batch_get_users) {
+  for (const given of batch_get_users) {
+    const { case: name, usernames, results, error } = given;
     test(name, async () => {
-      const call = client.batchGetUsers(usernames, {
-        timeoutMs: milliseconds(timeout),
-      });
+      const call = client.batchGetUsers(usernames, options(given));
       if (!results) return assertCallError(await failure(call), error);
       const actual = await call;
       assert.equal(actual.length, results.length);
       for (const [i, expected] of results.entries()) {
+        assert.equal(actual[i]?.username, expected.username);
         if (expected.user) assertUser(actual[i]?.user, expected.user);
         else assertError(actual[i]?.error, expected.error);
       }
@@ -131,17 +146,17 @@ describe("the README's example", () => {
 });
 
 describe("retries", () => {
-  test("a store that is down is asked five times", async () => {
+  test("a call is attempted five times while the store is down", async () => {
     assert.deepEqual(await previousAttempts("down"), ["4"]);
   });
 
-  test("a slow store is asked once, because the server says so", async () => {
+  test("a call is attempted once if the store is slow, because of the pushback", async () => {
     assert.deepEqual(await previousAttempts("slow"), []);
   });
 
   async function previousAttempts(username: string) {
     const error = await failure(
-      client.getUser(username, { timeoutMs: milliseconds(undefined) }),
+      client.getUser(username, { timeoutMs: milliseconds(60) }),
     );
     assert.equal(error.code, status.UNAVAILABLE);
     return (error.cause as ServiceError).metadata.get(
@@ -157,6 +172,10 @@ function environment(name: string): string {
       `${name} is not set; the README says how to run these tests`,
     );
   return value;
+}
+
+function options({ timeout, fields }: Call): CallOptions {
+  return { timeoutMs: milliseconds(timeout), fields };
 }
 
 function milliseconds(timeout = 10): number {
@@ -189,7 +208,10 @@ function assertError(
   assert.ok(actual);
   assert.equal(status[actual.code], expected.code);
   assert.notEqual(actual.message, "");
-  if (expected.reason) assert.equal(actual.reason, expected.reason);
+  if (expected.reason) {
+    assert.equal(actual.reason, expected.reason);
+    assert.equal(actual.retryable, expected.retryable ?? false);
+  }
   if (expected.field) {
     assert.deepEqual(
       actual.fieldViolations.map(({ field }) => field),

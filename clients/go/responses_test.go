@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,40 +15,41 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	userprofile "userprofile/clients/go"
-	userprofilev1 "userprofile/clients/go/gen/userprofile/v1"
+	userprofile "userprofile.example/go"
+	userprofilev1 "userprofile.example/go/gen/userprofile/v1"
 )
 
-const notUnderstood = "The server's answer is one that this client doesn't understand."
+const unreadableMessage = "The client can't read the server's response."
 
-func TestNoOtherUserPassesForTheOneAskedFor(t *testing.T) {
-	for name, answer := range map[string]*userprofilev1.GetUserResponse{
+func TestAnotherUserIsAnError(t *testing.T) {
+	for name, response := range map[string]*userprofilev1.GetUserResponse{
 		"nobody":        {},
 		"somebody else": {User: &userprofile.User{Username: "JohnDoe"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := startFakeServer(t)
-			server.user = answer
+			server.user = response
 			user, err := newClient(t, server.address, userprofile.Config{}).GetUser(t.Context(), "johndoe")
 			if user != nil {
 				t.Errorf("got %v", user)
 			}
-			checkError(t, err, codes.Unknown, notUnderstood)
+			checkError(t, err, codes.Unknown, unreadableMessage)
 		})
 	}
 }
 
-func TestStrangeResultsOfABatch(t *testing.T) {
+func TestInvalidResultsOfABatch(t *testing.T) {
 	server := startFakeServer(t)
-	server.batch = &userprofilev1.BatchGetUsersResponse{Results: []*userprofilev1.UserResult{
+	server.batch = &userprofilev1.BatchGetUsersResponse{Results: []*userprofilev1.BatchGetUsersResponse_Result{
+		failedWith("f", int32(codes.DataLoss)), // results are found by their usernames, not by their places
+		foundUser("not requested"),
+		{Username: "b", Outcome: foundUser("somebody else").GetOutcome()},
+		{Username: "c"},
+		failedWith("d", int32(codes.OK)),
+		failedWith("e", 99),
 		foundUser("johndoe"),
-		foundUser("somebody else"),
-		{},
-		failedWith(int32(codes.OK)),
-		failedWith(99),
-		failedWith(int32(codes.DataLoss)),
 	}}
-	names := []string{"johndoe", "b", "c", "d", "e", "f"}
+	names := []string{"johndoe", "b", "c", "missing", "d", "e", "f"}
 	results, err := newClient(t, server.address, userprofile.Config{}).BatchGetUsers(t.Context(), names)
 	if err != nil {
 		t.Fatal(err)
@@ -59,15 +61,16 @@ func TestStrangeResultsOfABatch(t *testing.T) {
 		code    codes.Code
 		message string
 	}{
-		{codes.Unknown, notUnderstood},
-		{codes.Unknown, notUnderstood},
+		{codes.Unknown, unreadableMessage},
+		{codes.Unknown, unreadableMessage},
+		{codes.Unknown, unreadableMessage},
 		{codes.Unknown, "as the test wants"},
 		{codes.Unknown, "as the test wants"},
 		{codes.DataLoss, "as the test wants"},
 	} {
 		result := results[i+1]
-		if result.User != nil {
-			t.Errorf("got %v", result.User)
+		if result.User != nil || result.Username != names[i+1] {
+			t.Errorf("got %v", result)
 		}
 		failure := checkError(t, result.Err, want.code, want.message)
 		if failure.RequestID != "the batch" {
@@ -76,18 +79,29 @@ func TestStrangeResultsOfABatch(t *testing.T) {
 	}
 }
 
-func TestAWrongNumberOfResultsFailsTheBatch(t *testing.T) {
-	for name, results := range map[string][]*userprofilev1.UserResult{
-		"none":  {},
-		"fewer": {foundUser("a")},
-		"more":  {foundUser("a"), foundUser("b"), foundUser("c")},
+func TestNoFieldsAreTheUsernameAndNotAll(t *testing.T) {
+	server := startFakeServer(t)
+	client := newClient(t, server.address, userprofile.Config{})
+	server.batch = new(userprofilev1.BatchGetUsersResponse)
+	for name, want := range map[string]struct {
+		options []userprofile.CallOption
+		paths   []string
+	}{
+		"all":  {nil, nil},
+		"none": {[]userprofile.CallOption{userprofile.WithFields()}, []string{"username"}},
+		"two":  {[]userprofile.CallOption{userprofile.WithFields("email", "full_name")}, []string{"username", "email", "full_name"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server := startFakeServer(t)
-			server.batch = &userprofilev1.BatchGetUsersResponse{Results: results}
-			_, err := newClient(t, server.address, userprofile.Config{}).BatchGetUsers(t.Context(), []string{"a", "b"})
-			if failure := checkError(t, err, codes.Unknown, notUnderstood); failure.RequestID != "the batch" {
-				t.Errorf("request id %q", failure.RequestID)
+			if _, err := client.GetUser(t.Context(), "johndoe", want.options...); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := client.BatchGetUsers(t.Context(), []string{"johndoe"}, want.options...); err != nil {
+				t.Fatal(err)
+			}
+			for _, mask := range server.masks() {
+				if !slices.Equal(mask.GetPaths(), want.paths) {
+					t.Errorf("requested %v, want %v", mask.GetPaths(), want.paths)
+				}
 			}
 		})
 	}
@@ -124,14 +138,21 @@ func TestUnavailableWithoutAReasonIsUnreachable(t *testing.T) {
 	}
 }
 
-func foundUser(username string) *userprofilev1.UserResult {
+func foundUser(username string) *userprofilev1.BatchGetUsersResponse_Result {
 	user := &userprofile.User{Username: username}
-	return &userprofilev1.UserResult{Outcome: &userprofilev1.UserResult_User{User: user}}
+	return &userprofilev1.BatchGetUsersResponse_Result{
+		Username: username, Outcome: &userprofilev1.BatchGetUsersResponse_Result_User{User: user},
+	}
 }
 
-func failedWith(code int32) *userprofilev1.UserResult {
-	failure := &statuspb.Status{Code: code, Message: "as the test wants"}
-	return &userprofilev1.UserResult{Outcome: &userprofilev1.UserResult_Error{Error: failure}}
+func failedWith(username string, code int32) *userprofilev1.BatchGetUsersResponse_Result {
+	return failed(username, &statuspb.Status{Code: code, Message: "as the test wants"})
+}
+
+func failed(username string, failure *statuspb.Status) *userprofilev1.BatchGetUsersResponse_Result {
+	return &userprofilev1.BatchGetUsersResponse_Result{
+		Username: username, Outcome: &userprofilev1.BatchGetUsersResponse_Result_Error{Error: failure},
+	}
 }
 
 func checkError(t *testing.T, err error, code codes.Code, message string) *userprofile.Error {
@@ -165,8 +186,8 @@ func TestTextCannotSteerATerminal(t *testing.T) {
 		Code: int32(codes.InvalidArgument), Message: evil + strings.Repeat("x", 2000), Details: []*anypb.Any{info, id, bad},
 	}
 	server := startFakeServer(t)
-	server.batch = &userprofilev1.BatchGetUsersResponse{Results: []*userprofilev1.UserResult{
-		{Outcome: &userprofilev1.UserResult_Error{Error: failure}},
+	server.batch = &userprofilev1.BatchGetUsersResponse{Results: []*userprofilev1.BatchGetUsersResponse_Result{
+		failed("johndoe", failure),
 	}}
 	results, err := newClient(t, server.address, userprofile.Config{}).BatchGetUsers(t.Context(), []string{"johndoe"})
 	if err != nil {
@@ -188,8 +209,8 @@ func TestAReasonCountsWithItsOwnCodeAlone(t *testing.T) {
 	info, _ := anypb.New(&errdetails.ErrorInfo{Domain: "userprofile", Reason: "USER_NOT_FOUND"})
 	failure := &statuspb.Status{Code: int32(codes.Internal), Details: []*anypb.Any{info}}
 	server := startFakeServer(t)
-	server.batch = &userprofilev1.BatchGetUsersResponse{Results: []*userprofilev1.UserResult{
-		{Outcome: &userprofilev1.UserResult_Error{Error: failure}},
+	server.batch = &userprofilev1.BatchGetUsersResponse{Results: []*userprofilev1.BatchGetUsersResponse_Result{
+		failed("johndoe", failure),
 	}}
 	results, err := newClient(t, server.address, userprofile.Config{}).BatchGetUsers(t.Context(), []string{"johndoe"})
 	if err != nil {

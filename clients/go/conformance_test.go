@@ -1,6 +1,7 @@
 package userprofile_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -15,16 +16,20 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
-	userprofile "userprofile/clients/go"
+	userprofile "userprofile.example/go"
+	userprofilev1 "userprofile.example/go/gen/userprofile/v1"
 )
+
+var userNotFound = userprofile.Reason(userprofilev1.ErrorReason_ERROR_REASON_USER_NOT_FOUND)
 
 // outcome is what the table expects of one name, or of one call.
 type outcome struct {
 	User  json.RawMessage // as protojson reads it
 	Error *struct {
-		Code   codes.Code
-		Reason string
-		Field  string
+		Code      codes.Code
+		Reason    string
+		Retryable bool
+		Field     string
 	}
 }
 
@@ -34,7 +39,11 @@ type call struct {
 	Timeout   float64
 	Username  string
 	Usernames []string
-	Results   []outcome
+	Fields    []string // nil requests all
+	Results   []struct {
+		outcome
+		Username string
+	}
 }
 
 type table struct {
@@ -42,26 +51,26 @@ type table struct {
 	BatchGetUsers []call `json:"batch_get_users"`
 }
 
-func TestGetUserBehaviour(t *testing.T) {
+func TestGetUserConformance(t *testing.T) {
 	client := newClient(t, needEnv(t, "USERPROFILE_TARGET"), userprofile.Config{})
 	for _, c := range readTable(t).GetUser {
 		t.Run(c.Case, func(t *testing.T) {
 			ctx, cancel := c.context(t)
 			defer cancel()
-			user, err := client.GetUser(ctx, c.Username)
+			user, err := client.GetUser(ctx, c.Username, c.options()...)
 			c.check(t, user, err)
 			checkRequestInfo(t, err)
 		})
 	}
 }
 
-func TestBatchGetUsersBehaviour(t *testing.T) {
+func TestBatchGetUsersConformance(t *testing.T) {
 	client := newClient(t, needEnv(t, "USERPROFILE_TARGET"), userprofile.Config{})
 	for _, c := range readTable(t).BatchGetUsers {
 		t.Run(c.Case, func(t *testing.T) {
 			ctx, cancel := c.context(t)
 			defer cancel()
-			results, err := client.BatchGetUsers(ctx, c.Usernames)
+			results, err := client.BatchGetUsers(ctx, c.Usernames, c.options()...)
 			if c.Error != nil || err != nil {
 				c.check(t, nil, err)
 				checkRequestInfo(t, err)
@@ -70,6 +79,9 @@ func TestBatchGetUsersBehaviour(t *testing.T) {
 				t.Fatalf("%d results, want %d", len(results), len(c.Results))
 			}
 			for i, result := range results {
+				if result.Username != c.Results[i].Username {
+					t.Errorf("the result of %q, want that of %q", result.Username, c.Results[i].Username)
+				}
 				c.Results[i].check(t, result.User, result.Err)
 			}
 		})
@@ -80,25 +92,34 @@ func needEnv(t *testing.T, name string) string {
 	t.Helper()
 	value := os.Getenv(name)
 	if value == "" {
-		t.Fatalf("%s is not set: this test needs the server and the table of tests/behaviour; see README.md", name)
+		t.Fatalf("%s is not set: this test needs the server and the table of tests/client_conformance; see README.md", name)
 	}
 	return value
 }
 
 func readTable(t *testing.T) table {
 	t.Helper()
-	content, err := os.ReadFile(needEnv(t, "USERPROFILE_BEHAVIOUR"))
+	content, err := os.ReadFile(needEnv(t, "USERPROFILE_CONFORMANCE_TABLE"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var cases table
-	if err := json.Unmarshal(content, &cases); err != nil {
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.DisallowUnknownFields() // a method that nobody tests here
+	if err := decoder.Decode(&cases); err != nil {
 		t.Fatal(err)
 	}
 	if len(cases.GetUser) == 0 || len(cases.BatchGetUsers) == 0 {
 		t.Fatal("the table lacks the cases of a method")
 	}
 	return cases
+}
+
+func (c call) options() []userprofile.CallOption {
+	if c.Fields == nil {
+		return nil
+	}
+	return []userprofile.CallOption{userprofile.WithFields(c.Fields...)}
 }
 
 func (c call) context(t *testing.T) (context.Context, context.CancelFunc) {
@@ -128,7 +149,10 @@ func (o outcome) check(t *testing.T, user *userprofile.User, err error) {
 	if o.Error.Reason != "" && (failure.Reason != o.Error.Reason || failure.RequestID == "") {
 		t.Errorf("got %v; want reason %s and a request id", err, o.Error.Reason)
 	}
-	if errors.Is(err, userprofile.ErrUserNotFound) != (o.Error.Reason == "USER_NOT_FOUND") {
+	if o.Error.Reason != "" && failure.Retryable != o.Error.Retryable {
+		t.Errorf("got %v, retryable %t; want %t", err, failure.Retryable, o.Error.Retryable)
+	}
+	if errors.Is(err, userprofile.ErrUserNotFound) != (o.Error.Reason == userNotFound) {
 		t.Errorf("got %v, which should be ErrUserNotFound if and only if nobody has the name", err)
 	}
 	var field string

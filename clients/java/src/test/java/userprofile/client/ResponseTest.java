@@ -1,5 +1,6 @@
 package userprofile.client;
 
+import static java.util.Map.entry;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
@@ -10,6 +11,8 @@ import com.google.protobuf.Any;
 import com.google.rpc.BadRequest;
 import com.google.rpc.ErrorInfo;
 import com.google.rpc.RequestInfo;
+import example.userprofile.v1.BatchGetUsersResponse;
+import example.userprofile.v1.GetUserResponse;
 import io.grpc.Status.Code;
 import java.io.IOException;
 import java.util.List;
@@ -19,19 +22,16 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
-import org.junit.jupiter.params.provider.ValueSource;
-import userprofile.v1.UserProfile;
-import userprofile.v1.UserProfile.GetUserResponse;
 
-/** Answers that a server of ours never gives. */
-class AnswerTest {
+/** Invalid responses, which our server never sends. */
+class ResponseTest {
 
-  private static final Failure NOT_UNDERSTOOD =
+  private static final Failure UNREADABLE =
       failure(
-          Code.UNKNOWN, "The server's answer is one that this client doesn't understand.");
+          Code.UNKNOWN, "The client can't read the server's response.");
 
-  static Stream<Arguments> noOtherUserPassesForTheOneAskedFor() {
-    var other = UserProfile.User.newBuilder().setUsername("JohnDoe");
+  static Stream<Arguments> anotherUserIsAnError() {
+    var other = example.userprofile.v1.User.newBuilder().setUsername("JohnDoe");
     return Stream.of(
         argumentSet("nobody", GetUserResponse.getDefaultInstance()),
         argumentSet("somebody else", GetUserResponse.newBuilder().setUser(other).build()));
@@ -39,40 +39,46 @@ class AnswerTest {
 
   @ParameterizedTest
   @MethodSource
-  void noOtherUserPassesForTheOneAskedFor(GetUserResponse response) throws IOException {
-    TestServer.Answer answer =
+  void anotherUserIsAnError(GetUserResponse response) throws IOException {
+    TestServer.Handler handler =
         (request, observer) -> {
           observer.onNext(response);
           observer.onCompleted();
         };
-    try (var server = new TestServer(answer);
+    try (var server = new TestServer(handler);
         var client = plaintext(server.target()).build()) {
       var error = assertThrows(UserProfileException.class, () -> client.getUser("johndoe"));
-      assertEquals(NOT_UNDERSTOOD, error.failure());
+      assertEquals(UNREADABLE, error.failure());
     }
   }
 
   @Test
-  void strangeResultsOfABatchAreFailuresOfTheirNamesAlone() throws IOException {
+  void invalidResultsOfABatchFailTheirUsernamesAlone() throws IOException {
     var results =
         List.of(
-            found("johndoe"),
-            found("somebody else"),
-            UserProfile.UserResult.getDefaultInstance(),
-            failed(Code.OK.value()),
-            failed(99),
-            failed(Code.DATA_LOSS.value()));
+            // Results are found by their usernames, not by their places.
+            failed("f", Code.DATA_LOSS.value()),
+            found("not requested"),
+            found("somebody else").toBuilder().setUsername("b").build(),
+            BatchGetUsersResponse.Result.newBuilder().setUsername("c").build(),
+            failed("d", Code.OK.value()),
+            failed("e", 99),
+            found("johndoe"));
     try (var server = new TestServer(results);
         var client = plaintext(server.target()).build()) {
       assertEquals(
           List.of(
-              new User("johndoe", Optional.empty(), Optional.empty(), Optional.empty()),
-              NOT_UNDERSTOOD,
-              NOT_UNDERSTOOD,
-              failure(Code.UNKNOWN, "as the test wants"),
-              failure(Code.UNKNOWN, "as the test wants"),
-              failure(Code.DATA_LOSS, "as the test wants")),
-          client.batchGetUsers(List.of("johndoe", "b", "c", "d", "e", "f")));
+              entry("johndoe", User.from(found("johndoe").getUser())),
+              entry("b", UNREADABLE),
+              entry("c", UNREADABLE),
+              entry("missing", UNREADABLE),
+              entry("d", failure(Code.UNKNOWN, "as the test wants")),
+              entry("e", failure(Code.UNKNOWN, "as the test wants")),
+              entry("f", failure(Code.DATA_LOSS, "as the test wants"))),
+          List.copyOf(
+              client
+                  .batchGetUsers(List.of("johndoe", "b", "c", "missing", "d", "e", "f"))
+                  .entrySet()));
     }
   }
 
@@ -90,10 +96,11 @@ class AnswerTest {
                     ErrorInfo.newBuilder().setDomain("userprofile").setReason(evil).build()))
             .addDetails(Any.pack(RequestInfo.newBuilder().setRequestId(evil).build()))
             .addDetails(Any.pack(BadRequest.newBuilder().addFieldViolations(violation).build()));
-    var result = UserProfile.UserResult.newBuilder().setError(status).build();
+    var result =
+        BatchGetUsersResponse.Result.newBuilder().setUsername("johndoe").setError(status).build();
     try (var server = new TestServer(List.of(result));
         var client = plaintext(server.target()).build()) {
-      var failure = (Failure) client.batchGetUsers(List.of("johndoe")).get(0);
+      var failure = (Failure) client.batchGetUsers(List.of("johndoe")).get("johndoe");
       var message = failure.message();
       assertTrue(message.startsWith("\\u{1b}[31mred\\u{d}\\u{a}\\u{202e}gpj.\\u{2028}xx"), message);
       assertTrue(message.endsWith("xx… (1016 more characters)"), message);
@@ -102,31 +109,31 @@ class AnswerTest {
     }
   }
 
-  @ParameterizedTest
-  @ValueSource(ints = {0, 1, 3})
-  void aWrongNumberOfResultsFailsTheBatch(int count) throws IOException {
-    var results = Stream.of("a", "b", "c").limit(count).map(AnswerTest::found).toList();
-    try (var server = new TestServer(results);
+  @Test
+  void noFieldsAreTheUsernameAndNotAll() throws IOException {
+    try (var server = new TestServer(List.of());
         var client = plaintext(server.target()).build()) {
-      var error =
-          assertThrows(
-              UserProfileException.class, () -> client.batchGetUsers(List.of("a", "b")));
-      assertEquals(NOT_UNDERSTOOD, error.failure());
+      client.getUser("johndoe");
+      client.findUser("johndoe", List.of());
+      client.batchGetUsers(List.of("johndoe"), List.of("email", "full_name"));
+      assertEquals(
+          List.of(List.of(), List.of("username"), List.of("username", "email", "full_name")),
+          server.readMasks.stream().map(it -> List.copyOf(it.getPathsList())).toList());
     }
   }
 
   private static Failure failure(Code code, String message) {
     return new Failure(
-        code, message, Optional.empty(), List.of(), Optional.of("the request id"));
+        code, message, Optional.empty(), false, List.of(), Optional.of("the request id"));
   }
 
-  private static UserProfile.UserResult found(String username) {
-    var user = UserProfile.User.newBuilder().setUsername(username);
-    return UserProfile.UserResult.newBuilder().setUser(user).build();
+  private static BatchGetUsersResponse.Result found(String username) {
+    var user = example.userprofile.v1.User.newBuilder().setUsername(username);
+    return BatchGetUsersResponse.Result.newBuilder().setUsername(username).setUser(user).build();
   }
 
-  private static UserProfile.UserResult failed(int code) {
+  private static BatchGetUsersResponse.Result failed(String username, int code) {
     var status = com.google.rpc.Status.newBuilder().setCode(code).setMessage("as the test wants");
-    return UserProfile.UserResult.newBuilder().setError(status).build();
+    return BatchGetUsersResponse.Result.newBuilder().setUsername(username).setError(status).build();
   }
 }

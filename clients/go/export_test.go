@@ -1,0 +1,4 @@
+package userprofile
+
+// LookInterval is shorter in tests.
+var LookInterval = &lookInterval

@@ -1,7 +1,8 @@
 """The canary: the `hashed_password` of every document in these tests, which must never be seen again.
 
-The whole run is watched (see conftest.py): every response and its metadata, whatever a test or a
-process of its prints, every log record at every level, and every exception that `raises` catches.
+Tokens and private keys of tests are watched for like it, by `guard`. The whole run is watched (see conftest.py): every
+response and its metadata, whatever a test or a process of its prints, every log record at every level, and every
+exception that `raises` catches.
 """
 
 import functools
@@ -17,15 +18,24 @@ from google.protobuf.message import Message
 CANARY = "$argon2id$v=19$m=65536,t=3,p=4$Y2FuYXJ5$canary-that-nobody-may-ever-see"
 PASSWORD_CANARY = "password-canary-that-nobody-may-ever-see"
 
-_NEEDLE = "canary-that-nobody-may-ever-see"
+_NEEDLES = {"canary-that-nobody-may-ever-see"}
+_SHORTEST = 16
 
 sightings: list[str] = []
 """Where the canary was seen. Each test ends by asserting that this is empty."""
 
 
+def guard(secret: str) -> str:
+    """Returns `secret`, a token or a private key in PEM, of which no part may be seen from now on."""
+    # The header of a JSON Web Token is no secret, and neither are a key's first and last line.
+    parts = secret.split(".")[1:] if secret.count(".") == 2 else secret.splitlines()
+    _NEEDLES.update(part for part in parts if len(part) >= _SHORTEST and not part.startswith("-----"))
+    return secret
+
+
 def look(place: str, found: object) -> None:
-    """Notes a sighting if the canary is in `found`, which may be text, bytes, a message or an exception."""
-    if any(_NEEDLE in text for text in _texts(found)):
+    """Notes a sighting if a canary is in `found`, which may be text, bytes, a message or an exception."""
+    if any(needle in text for text in _texts(found) for needle in _NEEDLES):
         sightings.append(place)
 
 
@@ -77,14 +87,14 @@ class ResponseWatcher(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIn
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         call = continuation(details, request)
-        call.add_done_callback(self._look_at_answer)
+        call.add_done_callback(self._look_at_response)
         return call
 
     def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
         return _WatchedStream(continuation(details, request))
 
     @classmethod
-    def _look_at_answer(cls, call: Any) -> None:
+    def _look_at_response(cls, call: Any) -> None:
         cls._look_at(call)
         if call.code() is grpc.StatusCode.OK:
             look("response", call.result())

@@ -1,6 +1,7 @@
 """Certificates and keys for tests: good ones, and those of all kinds that people give by mistake."""
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import trustme
@@ -8,6 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests.canary import guard
 
 DAY = timedelta(days=1)
 PASSWORD = b"a password"
@@ -94,6 +97,8 @@ class MadeFiles:
             line for file in folder.glob("*.key") for line in file.read_bytes().splitlines() if len(line) > 40
         ]
         """Lines that may stand in no message."""
+        for line in self.secrets:
+            guard(line.decode("latin-1"))
 
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
@@ -109,6 +114,26 @@ def self_signed(not_before: datetime, not_after: datetime, *, authority: bool) -
         .sign(key, hashes.SHA256())
         .public_bytes(PEM)
     )
+
+
+def without_identifiers() -> tuple[bytes, bytes, bytes]:
+    """Makes an authority, a certificate of it for 127.0.0.1 and its key, without the key identifiers of RFC 5280.
+
+    Authorities of clusters and companies often lack them.
+    """
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("authority", "issuer")]
+    now = datetime.now(UTC)
+    authority, certificate = (
+        x509.CertificateBuilder(names[0], name, key.public_key(), number, now - DAY, now + DAY)
+        .add_extension(x509.BasicConstraints(ca=number == 1, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(keys[0], hashes.SHA256())
+        .public_bytes(PEM)
+        for number, (name, key) in enumerate(zip(names, keys, strict=True), 1)
+    )
+    private = serialization.PrivateFormat.PKCS8
+    return authority, certificate, keys[1].private_bytes(PEM, private, serialization.NoEncryption())
 
 
 BAD_AUTHORITIES = {
@@ -132,7 +157,7 @@ BAD_AUTHORITIES = {
     "own.key": "it holds a private key, not a certificate",
     "encrypted.key": "it holds a private key, not a certificate",
     "request.pem": "it holds a request for a certificate",
-    "own.pem": "an authority has issued, not that of the authority",
+    "own.pem": "issued by an authority, not the authority's own",
     "expired ca.pem": "it expired at",
     "young ca.pem": "it isn't valid before",
 }
@@ -145,7 +170,7 @@ BAD_PAIRS = {
     ("own.pem", "garbage"): "garbage can't be used as a private key: it isn't PEM",
     ("garbage", "own.key"): "garbage can't be used as a certificate: it isn't PEM",
     ("ca.der", "own.key"): "it is DER or PKCS#12",
-    ("own.pem", "own.key.der"): "it is DER or PKCS#12, and has to be PEM; for a key in DER",
+    ("own.pem", "own.key.der"): "it is DER or PKCS#12, but must be PEM; for a key in DER",
     ("own.key", "own.pem"): "own.key can't be used as a certificate: it holds a private key, not a certificate",
     ("own.pem", "own.pem"): "own.pem can't be used as a private key: it holds a certificate, not a private key",
     ("own.pem", "bom.key"): "byte order mark",

@@ -1,3 +1,4 @@
+import gc
 import json
 import logging
 from collections.abc import Iterator
@@ -7,12 +8,39 @@ from typing import Any
 import grpc
 import pytest
 
-from tests import canary
-from tests.support import GetUser, documents_in
+from tests import canary, fast, timing
+from tests.client_conformance import USERS
+from tests.support import GetUser, documents_in, settings_for
 from userprofile_server.server import UserProfileServer
-from userprofile_server.settings import ServeSettings
 
 pytest_plugins = ["userprofile.pytest_plugin"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--timing", action="store_true", help="judge the promises about time, and run no other test")
+    parser.addoption("--fast", action="store_true", help="leave out what starts a process or a cluster")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    timing.begin(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    def wanted(item: pytest.Item) -> bool:
+        return timing.wanted(item) and (not only_fast or fast.is_fast(item))
+
+    only_fast = config.getoption("--fast")
+    kept: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        kept[wanted(item)].append(item)
+    config.hook.pytest_deselected(items=kept[False])
+    items[:] = kept[True]
+
+
+def pytest_collection_finish() -> None:
+    """Spares what is there now, modules and all tests, each garbage collection: some tests ask for many."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,7 +61,7 @@ def _canary_stays_unseen() -> Iterator[None]:
     yield
     seen = canary.sightings.copy()
     canary.sightings.clear()
-    assert not seen, f"the hash was seen in: {', '.join(seen)}"
+    assert not seen, f"a secret was seen in: {', '.join(seen)}"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -46,9 +74,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     for place, text in places:
         canary.look(place, text)
     if canary.sightings and report.when == "teardown":
-        report.outcome, report.longrepr = "failed", f"the hash was seen in: {', '.join(canary.sightings)}"
+        report.outcome, report.longrepr = "failed", f"a secret was seen in: {', '.join(canary.sightings)}"
         canary.sightings.clear()
     return report
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names data by its size: archives have the time in them, and all test processes have to find the same tests."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) and len(val) > 16 else None
 
 
 @pytest.fixture
@@ -59,27 +92,37 @@ def store_url(tmp_path: Path) -> str:
     return url
 
 
-@pytest.fixture
-def user_store_url(store_url: str) -> str:
-    """A SQLite store with johndoe, and with one user for each way in which a field can be there or not."""
+def put_users(store_url: str) -> None:
+    """Stores johndoe, and one user for each way in which a field can be there or not."""
     documents_in(
         store_url,
         {
-            "johndoe": {"email": "johndoe@example.com", "full_name": "John Doe", "disabled": False},
-            "absent": {},
-            "null": {"email": None, "full_name": None, "disabled": None},
-            "empty": {"email": "", "full_name": "", "disabled": False},
-            "true": {"disabled": True},
+            **{username: USERS[username] for username in ("johndoe", "absent", "null", "empty", "true")},
             "jürgen 🦊": {"full_name": "Jürgen", "admin_roles": ["superuser"], "admin_channels": None},
         },
     )
+
+
+@pytest.fixture
+def user_store_url(store_url: str) -> str:
+    """A SQLite store with johndoe, and with one user for each way in which a field can be there or not."""
+    put_users(store_url)
     return store_url
 
 
 @pytest.fixture
 def address(user_store_url: str) -> Iterator[str]:
     """The address of a running server over `user_store_url`."""
-    with UserProfileServer(ServeSettings(store=user_store_url, listen="127.0.0.1:0")) as address:
+    with UserProfileServer(settings_for(user_store_url)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def shared_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server over the same users, for tests of one module that leave it as it is."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('shared') / 'users.db'}"
+    put_users(url)
+    with UserProfileServer(settings_for(url)) as address:
         yield address
 
 

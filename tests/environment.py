@@ -8,12 +8,12 @@ import signal
 import threading
 import time
 
-PREFIXES = ("USERPROFILE_", "PYTHON", "GRPC_", "PYCBC_", "LC_", "CLICOLOR", "MAKE")
+PREFIXES = ("USERPROFILE_", "TEST_COUCHBASE", "PYTHON", "GRPC_", "PYCBC_", "LC_", "CLICOLOR", "MAKE")
 NAMES = ("BASH_ENV", "CDPATH", "ENV", "FORCE_COLOR", "LANGUAGE", "MFLAGS", "NO_COLOR", "PROMPT_COMMAND")
 PROXIES = ("grpc_proxy", "http_proxy", "https_proxy", "no_grpc_proxy")
 """gRPC reads these, even for this very machine. What tests of `make test-…` download with reads capitals too."""
 SET = {"LANG": "C.UTF-8", "TERM": "dumb", "COLUMNS": "80", "LINES": "24", "TZ": "UTC"}
-CLUSTER = ("USERPROFILE_TEST_COUCHBASE", "USERPROFILE_COUCHBASE_")
+CLUSTER = ("TEST_COUCHBASE", "USERPROFILE_SERVER_COUCHBASE_")
 """What says where a real cluster is. `make test-couchbase` alone wants it."""
 
 

@@ -1,5 +1,7 @@
 """Both command lines as their users meet them: processes, exit statuses, what is printed where."""
 
+import dataclasses
+import itertools
 import json
 import os
 import socket
@@ -11,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.canary import CANARY
-from tests.support import BIN, ServerProcess, documents_in, run
+from tests.fork_server import BIN
+from tests.support import ServerProcess, documents_in, run
+from userprofile import User
 
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     url = f"sqlite:///{tmp_path_factory.mktemp('cli') / 'users.db'}"
-    users = [
+    users: list[dict[str, object]] = [
         {"username": "johndoe", "email": "johndoe@example.com", "full_name": "John Doe", "disabled": False},
         {"username": "evil", "full_name": "\x1b[31mred\x9b"},
     ]
@@ -34,17 +38,36 @@ def get(process: ServerProcess, *args: str, **env: str) -> "subprocess.Completed
 def test_get_is_readable(process: ServerProcess) -> None:
     done = get(process, "johndoe")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == ("username   johndoe\nemail      johndoe@example.com\nfull name  John Doe\ndisabled   no\n")
+    assert done.stdout.startswith(
+        "username   johndoe\nemail      johndoe@example.com\nfull name  John Doe\ndisabled   no\n"
+    )
 
 
 def test_get_json_is_for_scripts(process: ServerProcess) -> None:
     done = get(process, "evil", "--json")
-    assert json.loads(done.stdout) == {
-        "username": "evil",
-        "email": None,
-        "full_name": "\x1b[31mred\x9b",
-        "disabled": None,
-    }
+    assert json.loads(done.stdout) == dataclasses.asdict(User("evil", full_name="\x1b[31mred\x9b"))
+
+
+def test_get_shows_the_requested_fields(process: ServerProcess) -> None:
+    assert get(process, "johndoe", "--fields", "email").stdout == "username   johndoe\nemail      johndoe@example.com\n"
+    done = get(process, "evil", "--json", "--fields", "disabled, email,email")
+    assert json.loads(done.stdout) == {"username": "evil", "email": None, "disabled": None}
+    assert json.loads(get(process, "evil", "--json", "--fields", "username").stdout) == {"username": "evil"}
+
+
+def test_get_shows_all_fields_for_an_asterisk(process: ServerProcess) -> None:
+    for fields in ("*", "email, *"):
+        assert get(process, "johndoe", "--fields", fields).stdout == get(process, "johndoe").stdout
+
+
+@pytest.mark.parametrize(
+    "fields", ["shoe_size", "", "email,", "email full_name", "*,shoe_size", "hashed_password", "\x1b[31m"]
+)
+def test_fields_that_there_are_not_are_a_wrong_option(process: ServerProcess, fields: str) -> None:
+    done = get(process, "johndoe", "--fields", fields)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not a field; the fields are username, email, full_name, disabled" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 def test_a_profiles_text_cannot_steer_the_terminal(process: ServerProcess) -> None:
@@ -72,12 +95,12 @@ def test_get_helps_where_no_server_is() -> None:
         target = f"127.0.0.1:{unused.getsockname()[1]}"
         done = run("userprofile", "get", "johndoe", "--target", target)
     assert done.returncode == 4
-    assert done.stderr.startswith(f"error: no userprofile server answers at {target}; is it running? (")
+    assert done.stderr.startswith(f"error: no userprofile server reachable at {target}; is it running? (")
     assert "Connection refused" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_get_waits_no_longer_than_told() -> None:
+def test_get_waits_no_longer_than_its_timeout() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -107,7 +130,7 @@ def test_every_command_has_help(command: tuple[str, ...]) -> None:
 def test_settings_come_from_flag_then_environment(store_url: str) -> None:
     with ServerProcess(store_url, "--log-level", "error") as server:
         assert server.address.startswith("127.0.0.1:")
-    done = run("userprofile-server", "serve", USERPROFILE_LISTEN="0.0.0.0:0", USERPROFILE_STORE=store_url)
+    done = run("userprofile-server", "serve", USERPROFILE_SERVER_LISTEN="0.0.0.0:0", USERPROFILE_SERVER_STORE=store_url)
     assert done.returncode == 2
     assert "Invalid value for '--listen'" in done.stderr
     assert "--allow-plaintext" in done.stderr
@@ -120,6 +143,12 @@ def test_a_bad_setting_is_named(flag: str, value: str) -> None:
     done = run("userprofile-server", "serve", flag, value)
     assert done.returncode == 2
     assert f"Invalid value for '{flag}'" in done.stderr
+
+
+def test_a_queue_whose_target_is_longer_than_its_burst_is_refused() -> None:
+    done = run("userprofile-server", "serve", "--queue-target", "0.5", "--queue-burst", "0.2")
+    assert done.returncode == 2
+    assert "Error: --queue-target (0.5) must not be longer than --queue-burst (0.2)\n" in done.stderr
 
 
 def test_a_server_that_cannot_start_says_so_in_a_line(tmp_path: Path, store_url: str, process: ServerProcess) -> None:
@@ -139,6 +168,46 @@ def test_the_server_without_its_packages_says_what_to_install(tmp_path: Path) ->
     assert done.returncode == 1
     assert "pip install 'userprofile[server]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["'userprofile_server.settings'", "'userprofile.v1'", "None"])
+def test_a_module_of_ours_that_is_missing_is_nothing_to_install(tmp_path: Path, name: str) -> None:
+    (tmp_path / "pydantic.py").write_text(f"raise ModuleNotFoundError('gone', name={name})")
+    done = run("userprofile-server", "--help", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "ModuleNotFoundError: gone" in done.stderr
+    assert "pip install" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["ModuleNotFoundError(\"No module named 'couchbase'\", name='couchbase')", "ImportError('no libssl.so.3')"],
+    ids=["missing", "broken"],
+)
+def test_couchbase_without_its_sdk_says_what_to_install(tmp_path: Path, store_url: str, fault: str) -> None:
+    (tmp_path / "couchbase.py").write_text(f"raise {fault}")
+    for scheme, command, *args in (
+        ["couchbase", "check"],
+        ["couchbases", "serve", "--listen", "127.0.0.1:0"],
+        ["couchbase", "import", "-"],
+    ):
+        url = f"{scheme}://127.0.0.1:1/users"
+        done = run("userprofile-server", command, *args, "--store", url, stdin="", PYTHONPATH=str(tmp_path))
+        assert (done.returncode, done.stdout.partition(" ")[0]) == (3, "0" if command == "import" else "")
+        assert "pip install 'userprofile[server,couchbase]'" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert run("userprofile-server", "check", "--store", store_url, PYTHONPATH=str(tmp_path)).returncode == 0
+
+
+def test_serving_sqlite_imports_nothing_of_couchbase(store_url: str) -> None:
+    code = f"""
+import sys, userprofile_server.cli
+from userprofile_server.server import UserProfileServer
+from userprofile_server.settings import Settings
+with UserProfileServer(Settings(store={{"url": {store_url!r}}}, server={{"listen": "127.0.0.1:0"}})):
+    print([name for name in sys.modules if name.split(".")[0] == "couchbase"])"""
+    assert run("python", "-c", code).stdout == "[]\n"
 
 
 def test_the_client_needs_none_of_the_servers_packages() -> None:
@@ -176,7 +245,7 @@ def test_import_shows_progress_on_a_terminal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "url", ["users.db", "sqlite://users.db", "sqlite:///a.db?mode=ro", "mysql://h/b", "couchbase://"]
 )
-def test_a_store_url_that_is_none_is_a_wrong_option_and_told_once(command: str, url: str) -> None:
+def test_an_invalid_store_url_is_a_usage_error_in_one_line(command: str, url: str) -> None:
     file = ["-"] if command == "import" else []
     done = run("userprofile-server", command, *file, "--store", url, stdin=b"")
     assert (done.returncode, done.stdout) == (2, "")
@@ -184,7 +253,7 @@ def test_a_store_url_that_is_none_is_a_wrong_option_and_told_once(command: str, 
     assert "ERROR" not in done.stderr
 
 
-def test_a_store_that_cannot_be_used_is_told_once(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_used_is_reported_once(tmp_path: Path) -> None:
     (tmp_path / "users.db").write_text("this is no database" * 100)
     done = run("userprofile-server", "serve", "--store", f"sqlite:///{tmp_path}/users.db", "--listen", "127.0.0.1:0")
     assert done.returncode == 3
@@ -196,7 +265,7 @@ def test_levels_may_be_written_in_any_case(store_url: str, level: str) -> None:
     documents_in(store_url, {})
     with ServerProcess(store_url, "--log-level", level):
         pass
-    with ServerProcess(store_url, USERPROFILE_LOG_LEVEL=level):
+    with ServerProcess(store_url, USERPROFILE_SERVER_LOG_LEVEL=level):
         pass
 
 
@@ -219,7 +288,7 @@ def test_a_unix_socket_that_cannot_be_made_says_why(tmp_path: Path, store_url: s
     (tmp_path / "file").touch()
     for path, says in [
         ("none/x.sock", "there is no folder"),
-        ("file", "something that isn't a socket is there"),
+        ("file", "the path exists and isn't a socket"),
         ("", ""),
     ]:
         done = run("userprofile-server", "serve", "--store", store_url, "--listen", f"unix:{tmp_path}/{path}")
@@ -240,8 +309,18 @@ def test_the_servers_command_can_be_completed(shell: str) -> None:
 STREAMS = ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full", ">/dev/full 2>/dev/full", "| true"]
 
 
-@pytest.mark.parametrize("streams", STREAMS)
-@pytest.mark.parametrize("command", ["--help", "check", "import - --dry-run", "serve --workers 0", "completion bash"])
+COMMANDS = ["check", "import - --dry-run", "completion bash"]
+
+
+@pytest.mark.parametrize(
+    ("command", "streams"),
+    [
+        *itertools.product(["--help"], STREAMS),
+        *itertools.product(COMMANDS, [">/dev/full"]),
+        *itertools.product(["import - --dry-run", "serve --workers 0"], ["<&- >&- 2>&-"]),
+        ("completion bash", "| true"),
+    ],
+)
 def test_no_stream_makes_a_traceback(command: str, streams: str, store_url: str) -> None:
     documents_in(store_url, {})
     lost = ">/dev/full" in streams.replace("2>", "")
@@ -250,7 +329,7 @@ def test_no_stream_makes_a_traceback(command: str, streams: str, store_url: str)
         ["/bin/bash", "-c", script],
         input='{"username": "č", "č": 1, "hashed_password": "h"}'.encode(),
         capture_output=True,
-        env=os.environ | {"USERPROFILE_STORE": store_url, "PYTHONIOENCODING": "ascii:strict"},
+        env=os.environ | {"USERPROFILE_SERVER_STORE": store_url, "PYTHONIOENCODING": "ascii:strict"},
         timeout=60,
         check=False,
     )

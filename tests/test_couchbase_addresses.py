@@ -10,14 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from couchbase.options import ClusterOptions
 
 from tests.canary import raises
-from tests.conformance.peers import couchbase_settings
 from tests.couchbase_node import TestCluster
-from tests.support import document, run
+from tests.store_contract.stores import couchbase_settings
+from tests.support import COUCHBASE_CREDENTIALS, TIME_TO_CONNECT, document, run
 from userprofile_server.errors import StoreMisconfiguredError
-from userprofile_server.stores import check_url, couchbase, open_store
-from userprofile_server.stores.couchbase_url import CouchbaseURL, Host
+from userprofile_server.stores import check_url, open_store
+from userprofile_server.stores.couchbase import store as couchbase
+from userprofile_server.stores.couchbase.url import CouchbaseURL, Host
+from userprofile_server.users.lookup import get_user
 
 KEY = "userprofile::johndoe"
 
@@ -80,31 +83,28 @@ class TestURL:
         assert "secret" not in str(caught.value)
 
     @pytest.mark.parametrize("port", [8091, 18091])
-    def test_with_the_web_consoles_port_is_told_which_one_is_meant(self, port: int) -> None:
+    def test_with_the_web_consoles_port_names_the_right_one(self, port: int) -> None:
         with raises(StoreMisconfiguredError, match=f"port {port} is the one of Couchbase's web console.*11210"):
             CouchbaseURL.parse(f"couchbase://a:{port}/b")
 
 
 @contextmanager
 def silent_dns(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
-    """A DNS server that drops what comes by UDP and refuses TCP. Yields the questions that the SDK asks it."""
-    asked: list[bytes] = []
+    """A DNS server that drops what comes by UDP and refuses TCP. Yields the queries of the SDK."""
+    queries: list[bytes] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
 
         def swallow() -> None:
-            while question := server.recv(4096):
-                asked.append(question)
+            while query := server.recv(4096):
+                queries.append(query)
 
         thread = threading.Thread(target=swallow)
         thread.start()
         address = server.getsockname()
-        monkeypatch.setattr(
-            couchbase,
-            "ClusterOptions",
-            functools.partial(couchbase.ClusterOptions, dns_nameserver=address[0], dns_port=address[1]),
-        )
-        yield asked
+        with_nameserver = functools.partial(ClusterOptions, dns_nameserver=address[0], dns_port=address[1])
+        monkeypatch.setattr(couchbase, "ClusterOptions", with_nameserver)
+        yield queries
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.sendto(b"", address)
         thread.join()
@@ -112,42 +112,41 @@ def silent_dns(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
 
 class TestDNS:
     @pytest.mark.parametrize("hosts", ["localhost:{0}", "localhost:{0},localhost:{0}", "127.0.0.1:{0}"])
-    def test_is_not_asked_for_services_where_a_port_or_several_hosts_are_given(
+    def test_is_not_queried_for_services_if_a_port_or_several_hosts_are_given(
         self, cluster: TestCluster, monkeypatch: pytest.MonkeyPatch, hosts: str
     ) -> None:
         url = f"couchbase://{hosts.format(cluster.nodes[0].port)}/default"
-        with silent_dns(monkeypatch) as asked:
+        with silent_dns(monkeypatch) as queries:
             store = open_store(couchbase_settings(url))
-            assert store.get("johndoe", timeout=5).username == "johndoe"
+            assert get_user(store, "johndoe", timeout=5).username == "johndoe"
             store.close()
-        assert asked == []
+        assert queries == []
 
-    def test_that_does_not_answer_for_services_leaves_the_host_itself(
+    def test_that_does_not_respond_leaves_the_host_itself(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         # 127.1.2 is no IP address to the SDK, but a name that every resolver knows as 127.1.0.2.
         middle, last = (1 + secrets.randbelow(250) for _ in range(2))
         with TestCluster(host=f"127.{middle}.0.{last}", port=11210) as cluster:
             cluster.put(KEY, document("johndoe"))
-            with silent_dns(monkeypatch) as asked:
+            with silent_dns(monkeypatch) as queries:
                 store = open_store(couchbase_settings(f"couchbase://127.{middle}.{last}/default"))
-                assert store.get("johndoe", timeout=5).username == "johndoe"
+                assert get_user(store, "johndoe", timeout=5).username == "johndoe"
                 store.close()
-        assert asked
-        assert "SRV records: connecting to the host itself" in caplog.text
+        assert queries
+        assert "failed: connecting to the host itself" in caplog.text
 
 
 class TestAdvertisedAddresses:
-    """Of nodes that tell clients of addresses where these can't get, as those in containers do."""
+    """Nodes that report addresses which clients can't reach, as in containers."""
 
     NOWHERE = "127.0.0.9"  # nobody listens there
 
     def check(self, cluster: TestCluster, query: str = "", **env: str) -> tuple[int, str]:
         hosts = cluster.hosts.split(",")[0]
-        credentials = {"USERPROFILE_COUCHBASE_USERNAME": "username", "USERPROFILE_COUCHBASE_PASSWORD": "password"}
-        done = run(
-            "userprofile-server", "check", "--store", f"couchbase://{hosts}/default{query}", **credentials, **env
-        )
+        env = {"USERPROFILE_SERVER_COUCHBASE_BOOTSTRAP_TIMEOUT": "3"} | env
+        url = f"couchbase://{hosts}/default{query}"
+        done = run("userprofile-server", "check", "--store", url, **COUCHBASE_CREDENTIALS, **env)
         return done.returncode, done.stdout + done.stderr
 
     def test_that_cannot_be_reached_are_named(self, cluster: TestCluster) -> None:
@@ -158,13 +157,20 @@ class TestAdvertisedAddresses:
         assert f"the cluster's node {where} can't be reached from here: Connection refused" in says
         assert "network=external" in says
 
+    def test_a_host_of_the_url_that_cannot_be_reached_is_not_called_a_node(self, cluster: TestCluster) -> None:
+        url = f"couchbase://{cluster.hosts},{self.NOWHERE}:1/default"
+        done = run("userprofile-server", "check", "--store", url, **COUCHBASE_CREDENTIALS)
+        assert done.returncode == 3
+        assert f"the URL's host {self.NOWHERE}:1 can't be reached from here" in done.stderr
+        assert "network=external" not in done.stderr
+
     def test_that_have_no_name_are_named_too(self, cluster: TestCluster) -> None:
         cluster.nodes[0].advertised = "node1.cluster.invalid"
         status, says = self.check(cluster)
         assert status == 3
         assert f"the cluster's node node1.cluster.invalid:{cluster.nodes[0].port} can't be reached from here" in says
 
-    def test_of_one_node_of_two_are_named_although_the_other_answers(self) -> None:
+    def test_of_one_node_of_two_are_named_although_the_other_responds(self) -> None:
         with TestCluster(2) as cluster:
             cluster.nodes[1].advertised = self.NOWHERE
             status, says = self.check(cluster)
@@ -188,11 +194,7 @@ class TestAdvertisedAddresses:
 def test_the_same_hosts_are_meant_everywhere(cluster: TestCluster, url: str, tmp_path: Path) -> None:
     """By import, check and a store."""
     hosts = ",".join(f"{host}:{cluster.nodes[0].port}" for host in url.split(","))
-    env = {
-        "USERPROFILE_STORE": f"couchbase://{hosts}/default",
-        "USERPROFILE_COUCHBASE_USERNAME": "username",
-        "USERPROFILE_COUCHBASE_PASSWORD": "password",
-    }
+    env = {"USERPROFILE_SERVER_STORE": f"couchbase://{hosts}/default", **COUCHBASE_CREDENTIALS, **TIME_TO_CONNECT}
     row = json.dumps({"username": "alice", "hashed_password": "x"}).encode()
     assert run("userprofile-server", "import", "-", stdin=row, **env).returncode == 0
     assert run("userprofile-server", "check", **env).stdout.endswith("ok\n")

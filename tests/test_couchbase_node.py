@@ -1,4 +1,4 @@
-"""The test node answers as Couchbase's KV engine 7.6.6 does: each case was seen there, by the same SDK."""
+"""The test node responds like Couchbase's KV engine 7.6.6: each case was observed there, with the same SDK."""
 
 import json
 import random
@@ -23,12 +23,13 @@ from couchbase.transcoder import Transcoder
 from tests.canary import CANARY, raises
 from tests.couchbase_node import Rights, TestCluster
 from tests.couchbase_node.protocol import HEADER, HEADER_BYTES, Datatype, Feature, Opcode, Status
+from tests.support import WAIT
 
 MIB = 1024 * 1024
 IN_COLLECTION = Rights(collections=frozenset({"app.users"}))
 
 
-class AnyBytes(Transcoder):
+class AnyBytes(Transcoder):  # type: ignore[misc] # the SDK has no types
     """Bytes as they are."""
 
     def encode_value(self, value: bytes) -> tuple[bytes, int]:
@@ -39,7 +40,7 @@ class AnyBytes(Transcoder):
 
 
 @contextmanager
-def connected(cluster: TestCluster, *, timeout: float = 10.0, bootstrap: float = 10.0) -> Iterator[Cluster]:
+def connected(cluster: TestCluster, *, timeout: float = WAIT, bootstrap: float = WAIT) -> Iterator[Cluster]:
     timeouts = ClusterTimeoutOptions(
         bootstrap_timeout=timedelta(seconds=bootstrap), kv_timeout=timedelta(seconds=timeout)
     )
@@ -130,8 +131,8 @@ def test_large_values_come_compressed_and_clients_without_snappy_get_them_inflat
     assert default.get("key").value == value
     with Wire(cluster) as wire:
         wire.log_in(Feature.JSON)
-        answer = wire.ask(Opcode.GET, b"key", vbucket=cluster.vbucket_of("key"))
-        assert (answer.datatype, answer.value) == (Datatype.JSON, value)
+        response = wire.request(Opcode.GET, b"key", vbucket=cluster.vbucket_of("key"))
+        assert (response.datatype, response.value) == (Datatype.JSON, value)
 
 
 def test_sizes(cluster: TestCluster, default: Collection) -> None:
@@ -179,7 +180,8 @@ def test_what_is_locked_can_be_read_and_not_written(cluster: TestCluster) -> Non
     with connected(cluster, timeout=0.3) as connection:
         collection = connection.bucket("default").default_collection()
         assert collection.get("key").value == b"{}"
-        for write in (lambda: collection.upsert("key", b"1"), lambda: collection.remove("key")):
+        writes: list[Callable[[], object]] = [lambda: collection.upsert("key", b"1"), lambda: collection.remove("key")]
+        for write in writes:
             with raises(sdk.DocumentLockedException):
                 write()
         with raises(sdk.DocumentExistsException):
@@ -254,13 +256,13 @@ class TestOnTheWire:
     @pytest.mark.parametrize(
         "malformed",
         [
-            lambda wire, vbucket: wire.ask(Opcode.GET, b"key", vbucket=vbucket, extras=b"1234"),
-            lambda wire, vbucket: wire.ask(Opcode.GET, b"key", vbucket=vbucket, value=b"value"),
-            lambda wire, vbucket: wire.ask(Opcode.GET, b"", vbucket=vbucket),
-            lambda wire, vbucket: wire.ask(Opcode.GET, b"k" * 251, vbucket=vbucket),
-            lambda wire, vbucket: wire.ask(Opcode.SET, b"key", vbucket=vbucket, value=b"{}"),
-            lambda wire, vbucket: wire.ask(Opcode.SET, b"key", vbucket=vbucket, extras=bytes(8), datatype=0x02),
-            lambda wire, vbucket: wire.ask(Opcode.SET, b"key", vbucket=vbucket, extras=bytes(8), datatype=0x80),
+            lambda wire, vbucket: wire.request(Opcode.GET, b"key", vbucket=vbucket, extras=b"1234"),
+            lambda wire, vbucket: wire.request(Opcode.GET, b"key", vbucket=vbucket, value=b"value"),
+            lambda wire, vbucket: wire.request(Opcode.GET, b"", vbucket=vbucket),
+            lambda wire, vbucket: wire.request(Opcode.GET, b"k" * 251, vbucket=vbucket),
+            lambda wire, vbucket: wire.request(Opcode.SET, b"key", vbucket=vbucket, value=b"{}"),
+            lambda wire, vbucket: wire.request(Opcode.SET, b"key", vbucket=vbucket, extras=bytes(8), datatype=0x02),
+            lambda wire, vbucket: wire.request(Opcode.SET, b"key", vbucket=vbucket, extras=bytes(8), datatype=0x80),
             lambda wire, vbucket: wire.send(0x80, Opcode.GET, 4, 0, b"key"),
             lambda wire, vbucket: wire.send(0x80, Opcode.SET, 3, 200, b"key"),
             lambda wire, vbucket: wire.send(0x08, Opcode.GET, 0x0503, 0, b"key"),
@@ -268,51 +270,55 @@ class TestOnTheWire:
         ],
     )
     def test_malformed_requests_are_refused_with_a_body_and_the_connection_stays(
-        self, cluster: TestCluster, wire: "Wire", malformed: "Callable[[Wire, int], Answer]"
+        self, cluster: TestCluster, wire: "Wire", malformed: "Callable[[Wire, int], Response]"
     ) -> None:
         cluster.put("key", b"{}")
         vbucket = cluster.vbucket_of("key")
         wire.log_in(Feature.JSON, Feature.EXTENDED_ERRORS)
-        answer = malformed(wire, vbucket)
-        assert (answer.status, answer.datatype) == (Status.INVALID, Datatype.JSON)
-        error = json.loads(answer.value)["error"]
+        response = malformed(wire, vbucket)
+        assert (response.status, response.datatype) == (Status.INVALID, Datatype.JSON)
+        error = json.loads(response.value)["error"]
         assert error.keys() == {"context", "ref"}
         assert CANARY in error["context"]
-        assert wire.ask(Opcode.GET, b"key", vbucket=vbucket).value == b"{}"
+        assert wire.request(Opcode.GET, b"key", vbucket=vbucket).value == b"{}"
 
     def test_refusals_have_bodies_for_those_who_ask_for_them(self, cluster: TestCluster, wire: "Wire") -> None:
         wire.log_in()
-        assert wire.ask(Opcode.GET, b"").value == b""
+        assert wire.request(Opcode.GET, b"").value == b""
         wire.hello(Feature.EXTENDED_ERRORS, Feature.COLLECTIONS)
         vbucket = cluster.vbucket_of("key")
         refused = [
-            wire.ask(Opcode.SELECT_BUCKET, b"default", rights=Rights(buckets=frozenset())),
-            wire.ask(Opcode.GET, b"\x7fkey", vbucket=vbucket),
-            wire.ask(Opcode.GET, b"\x80\x80", vbucket=vbucket),
-            wire.ask(Opcode.GET_COLLECTION_ID, value=b"nope.nope"),
-            wire.ask(Opcode.SASL_AUTH, b"PLAIN", value=b"\0username\0wrong"),
+            wire.request(Opcode.SELECT_BUCKET, b"default", rights=Rights(buckets=frozenset())),
+            wire.request(Opcode.GET, b"\x7fkey", vbucket=vbucket),
+            wire.request(Opcode.GET, b"\x80\x80", vbucket=vbucket),
+            wire.request(Opcode.GET_COLLECTION_ID, value=b"nope.nope"),
+            wire.request(Opcode.SASL_AUTH, b"PLAIN", value=b"\0username\0wrong"),
         ]
-        statuses = [answer.status for answer in refused]
+        statuses = [response.status for response in refused]
         assert statuses == [
             Status.NO_ACCESS, Status.UNKNOWN_COLLECTION, Status.INVALID, Status.UNKNOWN_SCOPE, Status.AUTH_ERROR,
         ]  # fmt: skip
-        assert all(CANARY in json.loads(answer.value)["error"]["context"] for answer in refused)
+        assert all(CANARY in json.loads(response.value)["error"]["context"] for response in refused)
 
     def test_documents_are_found_only_through_their_own_vbucket(self, cluster: TestCluster, wire: "Wire") -> None:
         cluster.put("key", b"{}")
         vbucket = cluster.vbucket_of("key")
         wire.log_in()
-        assert wire.ask(Opcode.GET, b"key", vbucket=vbucket).status == Status.SUCCESS
-        assert wire.ask(Opcode.GET, b"key", vbucket=vbucket ^ 1).status == Status.NOT_FOUND
+        assert wire.request(Opcode.GET, b"key", vbucket=vbucket).status == Status.SUCCESS
+        assert wire.request(Opcode.GET, b"key", vbucket=vbucket ^ 1).status == Status.NOT_FOUND
 
     def test_not_my_vbucket_has_the_map_once_for_each_revision(self) -> None:
         with TestCluster(2) as cluster, Wire(cluster) as wire:
             wire.log_in(Feature.ONE_MAP_FOR_NOT_MY_VBUCKET)
             for _ in range(2):
-                assert [bool(wire.ask(Opcode.GET, b"key", vbucket=1).value) for _ in range(3)] == [True, False, False]
+                assert [bool(wire.request(Opcode.GET, b"key", vbucket=1).value) for _ in range(3)] == [
+                    True,
+                    False,
+                    False,
+                ]
                 cluster.announce()
             wire.hello()
-            assert all(wire.ask(Opcode.GET, b"key", vbucket=1).value for _ in range(2))
+            assert all(wire.request(Opcode.GET, b"key", vbucket=1).value for _ in range(2))
 
     def test_a_packet_above_30_mib_resets_the_connection(self, wire: "Wire") -> None:
         wire.log_in()
@@ -332,7 +338,7 @@ class TestOnTheWire:
             assert wire.ended()
 
 
-class Answer:
+class Response:
     """One response."""
 
     def __init__(self, header: tuple[int, ...], body: bytes) -> None:
@@ -351,16 +357,16 @@ class Wire:
             self._socket = tls.wrap_socket(self._socket, server_hostname=node.host)
 
     def hello(self, *features: int) -> None:
-        assert self.ask(Opcode.HELLO, value=struct.pack(f">{len(features)}H", *features)).status == Status.SUCCESS
+        assert self.request(Opcode.HELLO, value=struct.pack(f">{len(features)}H", *features)).status == Status.SUCCESS
 
     def log_in(self, *features: int) -> None:
         self.hello(*features)
-        assert self.ask(Opcode.SASL_AUTH, b"PLAIN", value=b"\0username\0password").status == Status.SUCCESS
-        assert self.ask(Opcode.SELECT_BUCKET, b"default").status == Status.SUCCESS
+        assert self.request(Opcode.SASL_AUTH, b"PLAIN", value=b"\0username\0password").status == Status.SUCCESS
+        assert self.request(Opcode.SELECT_BUCKET, b"default").status == Status.SUCCESS
 
-    def ask(
+    def request(
         self, opcode: int, key: bytes = b"", *, value: bytes = b"", rights: Rights | None = None, **header: Any
-    ) -> Answer:
+    ) -> Response:
         self._cluster.grant(rights or Rights())
         extras: bytes = header.pop("extras", b"")
         return self.send(0x80, opcode, len(key), len(extras), extras + key + value, **header)
@@ -376,12 +382,12 @@ class Wire:
         vbucket: int = 0,
         datatype: int = 0,
         announced: int | None = None,
-    ) -> Answer:
+    ) -> Response:
         size = len(body) if announced is None else announced
         header = HEADER.pack(magic, opcode, key_size, extras_size, datatype, vbucket, size, 7, 0)
         self._socket.sendall(header + body)
-        answer = HEADER.unpack(self._read(HEADER_BYTES))
-        return Answer(answer, self._read(answer[6]))
+        fields = HEADER.unpack(self._read(HEADER_BYTES))
+        return Response(fields, self._read(fields[6]))
 
     def ended(self) -> bool:
         return not self._socket.recv(1)

@@ -4,7 +4,7 @@ import logging
 import re
 from pathlib import Path
 
-from userprofile_server.rpc.error_table import ANSWERS, UNEXPECTED
+from userprofile_server.rpc.error_table import ERROR_STATUSES, UNEXPECTED
 
 GUIDE = Path(__file__).parent.parent / "docs" / "debugging.md"
 
@@ -13,7 +13,7 @@ def test_its_table_of_levels_is_the_codes_own() -> None:
     rows = re.findall(r"^\| (error|warning|info|debug) \| (?:`(\w+)`|all others)", GUIDE.read_text(), re.MULTILINE)
     levels = {reason: level for level, reason in rows}
     others = levels.pop("")
-    for answer in [*ANSWERS.values(), UNEXPECTED]:
-        level = logging.getLevelName(answer.log_level).lower()
-        assert levels.pop(answer.reason, others) == level, answer.reason
+    for status in [*ERROR_STATUSES.values(), UNEXPECTED]:
+        level = logging.getLevelName(status.log_level).lower()
+        assert levels.pop(status.reason, others) == level, status.reason
     assert not levels, "errors that there aren't"

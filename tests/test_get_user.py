@@ -1,20 +1,23 @@
 """GetUser, as a caller sees it, through a real server on a real socket."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from tests.canary import CANARY
-from tests.support import CallError, GetUser, ScriptedStore, document, open_url
-from userprofile_server import errors, stores
-from userprofile_server.models import User
-from userprofile_server.server import MAX_REQUEST_BYTES, UserProfileServer
-from userprofile_server.settings import ServeSettings
+from tests.canary import CANARY, raises
+from tests.support import CallError, GetUser, ScriptedStore, bare_call, document, open_url, settings_for
+from userprofile import ServiceUnavailableError, UserProfileClient
+from userprofile_server import errors
+from userprofile_server.limits import LimitSettings
+from userprofile_server.server import UserProfileServer
+from userprofile_server.stores.base import Document
+from userprofile_server.users.documents import document_key
 
 Serve = Callable[..., "ScriptedServer"]
 
@@ -22,9 +25,8 @@ Serve = Callable[..., "ScriptedServer"]
 class ScriptedServer:
     """A server over a store whose reads do what a test says."""
 
-    def __init__(self, store: ScriptedStore, **settings: object) -> None:
-        stores._OPENERS["scripted"] = lambda _settings, **_: store
-        self.server = UserProfileServer(ServeSettings(store="scripted://", listen="127.0.0.1:0", **settings))
+    def __init__(self, open_store: Callable[[], ScriptedStore], **settings: Any) -> None:
+        self.server = UserProfileServer(settings_for("sqlite:///unused.db", **settings), open_store=open_store)
         self.address = self.server.start()
         self.channel = grpc.insecure_channel(self.address)
         self.get_user = GetUser(self.channel)
@@ -35,17 +37,18 @@ class ScriptedServer:
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedServer]:
-    monkeypatch.setattr(stores, "_OPENERS", dict(stores._OPENERS))
+def serve() -> Iterator[Callable[..., ScriptedServer]]:
     running: list[ScriptedServer] = []
 
     def start(
         before_get: Callable[[float], None] = lambda _timeout: None,
         *,
         store: ScriptedStore | None = None,
-        **settings: object,
+        open_store: Callable[[], ScriptedStore] | None = None,
+        **settings: Any,
     ) -> ScriptedServer:
-        running.append(ScriptedServer(store or ScriptedStore(before_get), **settings))
+        open_store = open_store or (lambda: store or ScriptedStore(before_get))
+        running.append(ScriptedServer(open_store, **settings))
         return running[-1]
 
     yield start
@@ -69,7 +72,7 @@ def test_returns_the_public_profile(get_user: GetUser) -> None:
         ("true", {"disabled"}),
     ],
 )
-def test_tells_what_is_unset_from_what_is_empty(get_user: GetUser, username: str, present: set[str]) -> None:
+def test_distinguishes_unset_from_empty(get_user: GetUser, username: str, present: set[str]) -> None:
     user = get_user(username)
     assert {name for name in ("email", "full_name", "disabled") if user.HasField(name)} == present
 
@@ -108,12 +111,12 @@ def test_request_that_is_not_the_message_is_the_callers_mistake(get_user: GetUse
 
 
 def test_unknown_method_is_unimplemented(get_user: GetUser) -> None:
-    call = get_user.channel.unary_unary("/userprofile.v1.UserProfileService/DropAllUsers")
+    call = bare_call(get_user.channel, "/userprofile.v1.UserProfileService/DropAllUsers")
     assert CallError.of(lambda: call(b"", timeout=10)).code is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_oversized_request_is_refused_by_grpc(get_user: GetUser) -> None:
-    error = CallError.of(lambda: get_user.raw(bytes(MAX_REQUEST_BYTES + 1)))
+    error = CallError.of(lambda: get_user.raw(bytes(LimitSettings().max_request_bytes + 1)))
     assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -132,11 +135,11 @@ def test_oversized_request_is_refused_by_grpc(get_user: GetUser) -> None:
 )
 def test_corrupt_document_is_data_loss(user_store_url: str, get_user: GetUser, content: bytes) -> None:
     store = open_url(user_store_url)
-    store.put([stores.Document("johndoe", content)], timeout=5)
+    store.put([Document(document_key("johndoe"), content)], timeout=5)
     store.close()
     error = get_user.error("johndoe")
     assert (error.code, error.reason) == (grpc.StatusCode.DATA_LOSS, "CORRUPT_DOCUMENT")
-    assert error.message == "What is stored for this user is not a user profile."
+    assert error.message == "The document stored for this user is not a user profile."
 
 
 class TestRequestId:
@@ -169,12 +172,12 @@ class TestDeadline:
         timeouts: list[float] = []
         serve(timeouts.append, store_timeout=30).get_user("johndoe", timeout=5)
         (timeout,) = timeouts
-        assert 4 < timeout < 6  # grpc rounds what it tells the server
+        assert 4 < timeout < 6  # grpc rounds the timeout that it sends
 
     def test_the_store_gets_the_configured_timeout_if_the_caller_sets_none(self, serve: Serve) -> None:
         timeouts: list[float] = []
         server = serve(timeouts.append, store_timeout=1.5)
-        server.channel.unary_unary("/userprofile.v1.UserProfileService/GetUser")(b"\x0a\x07johndoe")
+        bare_call(server.channel, "/userprofile.v1.UserProfileService/GetUser")(b"\x0a\x07johndoe")
         assert timeouts == [1.5]
 
     def test_a_call_whose_time_is_spent_is_not_sent_to_the_store(self, serve: Serve) -> None:
@@ -222,6 +225,34 @@ class TestStoreErrors:
         assert (error.code, error.reason) == (code, reason)
         assert "secret" not in str(vars(error))
 
+    def test_a_retry_is_suggested_where_it_helps(self, serve: Serve) -> None:
+        def fail(_timeout: float) -> None:
+            raise errors.StoreUnavailableError
+
+        error = serve(fail).get_user.error("johndoe", timeout=60)
+        assert "grpc-retry-pushback-ms" not in error.metadata
+        assert error.detail(error_details_pb2.RetryInfo).retry_delay.seconds == 1
+
+    def test_a_caller_whose_time_would_end_before_the_next_retry_reads_the_reason(self, serve: Serve) -> None:
+        attempts: list[float] = []
+
+        def fail(timeout: float) -> None:
+            attempts.append(timeout)
+            raise errors.StoreUnavailableError
+
+        with UserProfileClient(serve(fail).address, timeout=2) as client:
+            with raises(ServiceUnavailableError) as caught:
+                client.get_user("johndoe")
+        assert (caught.value.reason, caught.value.retryable) == ("STORE_UNAVAILABLE", True)
+        assert 2 <= len(attempts) <= 4  # the fourth pause would be 2 seconds
+
+    @pytest.mark.parametrize("raised", [errors.StoreTimeoutError, errors.StoreMisconfiguredError])
+    def test_no_retry_is_suggested_where_it_does_not_help(self, serve: Serve, raised: type[Exception]) -> None:
+        def fail(_timeout: float) -> None:
+            raise raised
+
+        assert serve(fail).get_user.error("johndoe", timeout=60).detail(error_details_pb2.RetryInfo) is None
+
 
 class Panic(BaseException):
     """What native modules raise when they panic derives from BaseException alone."""
@@ -241,40 +272,38 @@ def test_a_bug_is_internal_with_a_request_id_and_nothing_of_its_text(
 
 
 @pytest.mark.parametrize("share", [False, True])
-def test_every_worker_has_a_store_of_its_own_unless_they_share_one(
-    monkeypatch: pytest.MonkeyPatch, share: bool
-) -> None:
+def test_every_worker_has_a_store_of_its_own_unless_they_share_one(share: bool) -> None:
     together = threading.Barrier(3)
     used: set[tuple[int, str]] = set()
 
     class Recording(ScriptedStore):
-        def get(self, username: str, *, timeout: float) -> User:
+        def get(self, key: str, *, timeout: float) -> bytes | None:
             used.add((id(self), threading.current_thread().name))
             together.wait(timeout=10)
-            return User(username=username)
+            return super().get(key, timeout=timeout)
 
-    monkeypatch.setitem(stores._OPENERS, "recording", lambda _settings, **_: Recording(lambda _timeout: None))
-    settings = ServeSettings(store="recording://", listen="127.0.0.1:0", workers=3, share_handle=share)
-    with UserProfileServer(settings) as address, grpc.insecure_channel(address) as channel:
+    settings = settings_for("of-our-own://", workers=3, shared_connection=share)
+    server = UserProfileServer(settings, open_store=lambda: Recording(lambda _timeout: None))
+    with server as address, grpc.insecure_channel(address) as channel:
         with ThreadPoolExecutor(3) as callers:
             list(callers.map(GetUser(channel), ["johndoe"] * 3))
     assert len({thread for _, thread in used}) == 3
     assert len({store for store, _ in used}) == (1 if share else 3)
 
 
-def test_sixteen_callers_make_twenty_thousand_calls_without_an_error(address: str) -> None:
+def test_sixteen_concurrent_calls_all_succeed(address: str) -> None:
     def call_often(_number: int) -> int:
         with grpc.insecure_channel(address) as channel:
             get_user = GetUser(channel)
-            return sum(get_user("johndoe", timeout=60).full_name == "John Doe" for _ in range(1250))
+            return sum(get_user("johndoe", timeout=60).full_name == "John Doe" for _ in range(125))
 
     with ThreadPoolExecutor(16) as callers:
-        assert sum(callers.map(call_often, range(16))) == 20_000
+        assert sum(callers.map(call_often, range(16))) == 2000
 
 
 def test_a_unix_socket_serves_as_well(user_store_url: str, tmp_path: Path) -> None:
     listen = f"unix:{tmp_path / 'socket'}"
-    with UserProfileServer(ServeSettings(store=user_store_url, listen=listen)) as address:
+    with UserProfileServer(settings_for(user_store_url, listen=listen)) as address:
         assert address == listen
         with grpc.insecure_channel(address) as channel:
             assert GetUser(channel)("johndoe").full_name == "John Doe"

@@ -1,8 +1,10 @@
 """`userprofile-server import`, run as a process, and what can be read afterwards."""
 
 import json
+import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,70 +13,76 @@ from typing import Any
 import argon2
 import pytest
 
-from tests.canary import CANARY, PASSWORD_CANARY
-from tests.conformance.peers import SQLitePeer
-from tests.support import BIN, eventually, open_url, run
-from userprofile_server.importing import Importer
+from tests.canary import CANARY, PASSWORD_CANARY, raises
+from tests.couchbase_node import TestCluster
+from tests.couchbase_node.protocol import Opcode
+from tests.fork_server import BIN
+from tests.store_contract.stores import SQLiteUnderTest
+from tests.support import eventually, open_url, run
+from userprofile_server.errors import DocumentsRefusedError
+from userprofile_server.importing import Importer, importer
+from userprofile_server.stores.base import Document
+from userprofile_server.users.lookup import get_user
 
 Rows = Callable[..., Path]
 
 
 @pytest.fixture
-def peer(tmp_path: Path) -> SQLitePeer:
-    peer = SQLitePeer(tmp_path)
-    peer.open().close()
-    return peer
+def store(tmp_path: Path) -> SQLiteUnderTest:
+    store = SQLiteUnderTest(tmp_path)
+    store.open().close()
+    return store
 
 
-def import_(path: object, peer: SQLitePeer, *args: str, **kwargs: Any) -> "subprocess.CompletedProcess[str]":
-    return run("userprofile-server", "import", path, "--store", peer.settings.store, *args, **kwargs)
+def import_(path: object, store: SQLiteUnderTest, *args: str, **kwargs: Any) -> "subprocess.CompletedProcess[str]":
+    return run("userprofile-server", "import", path, "--store", store.settings.store.url, *args, **kwargs)
 
 
-def stored(peer: SQLitePeer, username: str) -> Any:
-    content = peer.stored(f"userprofile::{username}")
+def stored(store: SQLiteUnderTest, username: str) -> Any:
+    content = store.stored(f"userprofile::{username}")
     return None if content is None else json.loads(content)
 
 
-def row(username: str = "johndoe", **fields: object) -> dict[str, object]:
+def row(username: object = "johndoe", **fields: object) -> dict[str, object]:
     return {"username": username, "hashed_password": CANARY, **fields}
 
 
-def test_a_hash_is_stored_as_it_is_and_the_type_added(peer: SQLitePeer, rows: Rows) -> None:
-    done = import_(rows(row(email="j@example.com")), peer)
+def test_a_hash_is_stored_as_it_is_and_the_type_added(store: SQLiteUnderTest, rows: Rows) -> None:
+    done = import_(rows(row(email="j@example.com")), store)
     assert (done.returncode, done.stdout) == (0, "1 user imported (0 replaced an older one), 0 rows rejected\n")
     assert done.stderr == ""
-    assert stored(peer, "johndoe") == row(email="j@example.com", type="userprofile")
+    assert stored(store, "johndoe") == row(email="j@example.com", type="userprofile")
 
 
-def test_a_document_that_lacks_the_type_is_kept_to_the_byte_all_the_same(peer: SQLitePeer, rows: Rows) -> None:
-    import_(rows(b'{"username":"johndoe", "hashed_password": "h", "n": 1.10 }'), peer)
-    assert peer.stored("userprofile::johndoe") == (
+def test_a_document_that_lacks_the_type_is_kept_to_the_byte_all_the_same(store: SQLiteUnderTest, rows: Rows) -> None:
+    import_(rows(b'{"username":"johndoe", "hashed_password": "h", "n": 1.10 }'), store)
+    assert store.stored("userprofile::johndoe") == (
         b'{"username":"johndoe", "hashed_password": "h", "n": 1.10 , "type": "userprofile"}'
     )
 
 
-def test_a_file_that_cannot_be_read_is_said_in_a_line(peer: SQLitePeer) -> None:
-    done = import_("/proc/self/mem", peer)
+def test_a_file_that_cannot_be_read_is_said_in_a_line(store: SQLiteUnderTest) -> None:
+    done = import_("/proc/self/mem", store)
     assert done.returncode == 3
     assert done.stderr == "error: /proc/self/mem can't be read: Input/output error\n"
     assert done.stdout.startswith("0 users imported")
 
 
-def test_a_password_is_hashed_and_not_stored(peer: SQLitePeer, rows: Rows) -> None:
-    assert import_(rows({"username": "johndoe", "password": PASSWORD_CANARY}), peer).returncode == 0
-    document = stored(peer, "johndoe")
+def test_a_password_is_hashed_and_not_stored(store: SQLiteUnderTest, rows: Rows) -> None:
+    assert import_(rows({"username": "johndoe", "password": PASSWORD_CANARY}), store).returncode == 0
+    document = stored(store, "johndoe")
     assert document.keys() == {"username", "hashed_password", "type"}
     assert document["hashed_password"].startswith("$argon2id$")
     assert argon2.PasswordHasher().verify(document["hashed_password"], PASSWORD_CANARY)
 
 
-def test_an_exported_document_moves_unchanged_to_the_byte(peer: SQLitePeer, rows: Rows) -> None:
+def test_an_exported_document_moves_unchanged_to_the_byte(store: SQLiteUnderTest, rows: Rows) -> None:
     line = (
         b'{"type": "userprofile",  "username":"johndoe", "hashed_password": "h", "n":1.10, '
         b'"admin_roles": ["a"], "email": null, "text": "\\u00e9"}'
     )
-    done = import_(rows(line, row("alice", admin_roles=[], emial="typo")), peer)
-    assert peer.stored("userprofile::johndoe") == line
+    done = import_(rows(line, row("alice", admin_roles=[], emial="typo")), store)
+    assert store.stored("userprofile::johndoe") == line
     assert "check them for typos: admin_roles (2 rows), n (1 row), text (1 row), emial (1 row)" in done.stdout
 
 
@@ -84,15 +92,15 @@ BAD_ROWS: list[tuple[object, str]] = [
     (b'["h"]', "not a JSON object"),
     (b"null", "not a JSON object"),
     (b'{"username": "\xff", "hashed_password": "h"}', "not UTF-8"),
-    (b'{"username": "a", "username": "b", "hashed_password": "h"}', "a field stands there twice"),
+    (b'{"username": "a", "username": "b", "hashed_password": "h"}', "duplicate field"),
     (b'{"username": "a", "hashed_password": "h", "n": NaN}', "NaN is not a number in JSON"),
     (b"[" * 100_000, "nested too deeply"),
     (b'{"username": "a", "hashed_password": "h", "n": ' + b"[" * 500 + b"]" * 500 + b"}", "recursion limit"),
-    (b'{"username": "a", "hashed_password": "h", "n": ' + b"1" * 5000 + b"}", "not JSON that can be kept"),
+    (b'{"username": "a", "hashed_password": "h", "n": ' + b"1" * 5000 + b"}", "unsupported JSON"),
     (b'{"username": "a", "password": "p", "n": 1e999}', "a number out of range"),
     (b'{"username": "a", "password": "p", "x": "\\ud800"}', "valid Unicode"),
     (b'{"username": "a", "hashed_password": "h", "x": "\\ud800"}', "Invalid JSON"),
-    (b'{"username": "a", "hashed_password": "h", "Password": "p"}', "named almost like password"),
+    (b'{"username": "a", "hashed_password": "h", "Password": "p"}', "a field name is almost password"),
     (b'{"username": "\\ud800", "hashed_password": "h"}', "username: must be valid Unicode"),
     (b'{"username": "a", "password": "\\ud800"}', "password: must be valid Unicode"),
     (row(type="order"), "type: Input should be 'userprofile'"),
@@ -105,68 +113,66 @@ BAD_ROWS: list[tuple[object, str]] = [
     (row(username="a\nb"), "username: must not contain control characters"),
     (row(username="x" * 234), "username: must not be longer than 233 bytes"),
     (row(password=PASSWORD_CANARY), "needs either password or hashed_password, not both"),
-    ({"username": "a", "password": ""}, "password: must be a text, and not empty"),
-    ({"username": "a", "password": 7}, "password: must be a text, and not empty"),
+    ({"username": "a", "password": ""}, "password: must be a non-empty string"),
+    ({"username": "a", "password": 7}, "password: must be a non-empty string"),
     ({"username": "a", "hashed_password": ""}, "hashed_password: must not be empty"),
     ({"username": "a", "hashed_password": [CANARY]}, "hashed_password: Input should be a valid string"),
 ]
 
 
-def test_bad_rows_are_reported_one_by_one_and_do_not_stop_the_others(peer: SQLitePeer, rows: Rows) -> None:
+def test_bad_rows_are_reported_one_by_one_and_do_not_stop_the_others(store: SQLiteUnderTest, rows: Rows) -> None:
     lines: list[object] = []
     for number, (bad, _) in enumerate(BAD_ROWS):
         if isinstance(bad, bytes):  # secrets in raw rows too
             bad = bad.replace(b'"h"', f'"{CANARY}"'.encode()).replace(b'"p"', f'"{PASSWORD_CANARY}"'.encode())
         lines += [row(f"good{number}"), bad]
-    done = import_(rows(*lines), peer)
+    done = import_(rows(*lines), store)
     reported = done.stderr.splitlines()
     assert len(reported) == len(BAD_ROWS)
     for number, (line, (bad, reason)) in enumerate(zip(reported, BAD_ROWS, strict=True)):
         assert line.startswith(f"line {2 * number + 2}: "), bad
         assert reason in line, bad
-        assert stored(peer, f"good{number}")
+        assert stored(store, f"good{number}")
     assert done.returncode == 1
     count = len(BAD_ROWS)
     assert done.stdout.startswith(f"{count} users imported (0 replaced an older one), {count} rows rejected\n")
 
 
-def test_a_line_larger_than_any_store_takes_is_rejected_and_skipped(peer: SQLitePeer, rows: Rows) -> None:
-    done = import_(rows(row("first"), row("big", padding="x" * 21 * 1024 * 1024), row("last")), peer)
+def test_a_line_larger_than_any_store_takes_is_rejected_and_skipped(store: SQLiteUnderTest, rows: Rows) -> None:
+    done = import_(rows(row("first"), row("big", padding="x" * 21 * 1024 * 1024), row("last")), store)
     assert done.stderr == "line 2: longer than 20971520 bytes\n"
     assert done.returncode == 1
-    assert stored(peer, "last")
+    assert stored(store, "last")
 
 
-def test_a_profile_that_could_not_be_served_is_rejected(peer: SQLitePeer, rows: Rows) -> None:
+def test_a_profile_that_could_not_be_served_is_rejected(store: SQLiteUnderTest, rows: Rows) -> None:
     large = [row("large", full_name="x" * 40_000), row("wordy", notes="x" * 40_000)]
-    done = import_(rows(*large), peer)
+    done = import_(rows(*large), store)
     assert done.returncode == 1
-    assert (
-        "line 1: the profile is too large: username, email and full_name have 40005 bytes, 32768 at most" in done.stderr
-    )
+    assert "line 1: the profile is too large: its string fields have 40005 bytes, the limit is 32768" in done.stderr
     assert done.stdout.startswith("1 user imported (0 replaced an older one), 1 row rejected")
 
 
-def test_blank_lines_windows_line_ends_and_a_byte_order_mark_are_no_mistakes(peer: SQLitePeer) -> None:
+def test_blank_lines_windows_line_ends_and_a_byte_order_mark_are_no_mistakes(store: SQLiteUnderTest) -> None:
     text = b"\xef\xbb\xbf" + json.dumps(row("first")).encode() + b"\r\n\r\n   \n" + json.dumps(row("last")).encode()
-    done = import_("-", peer, stdin=text)
+    done = import_("-", store, stdin=text)
     assert (done.returncode, done.stdout.splitlines()[0]) == (
         0,
         "2 users imported (0 replaced an older one), 0 rows rejected",
     )
-    assert stored(peer, "last")
+    assert stored(store, "last")
 
 
-def test_nothing_to_import_is_fine(peer: SQLitePeer) -> None:
-    done = import_("-", peer, stdin=b"")
+def test_nothing_to_import_is_fine(store: SQLiteUnderTest) -> None:
+    done = import_("-", store, stdin=b"")
     assert (done.returncode, done.stdout) == (0, "0 users imported (0 replaced an older one), 0 rows rejected\n")
 
 
-def test_importing_again_replaces(peer: SQLitePeer, rows: Rows) -> None:
-    import_(rows(row(email="old")), peer)
-    done = import_(rows(row(email="new"), row("alice")), peer)
+def test_importing_again_replaces(store: SQLiteUnderTest, rows: Rows) -> None:
+    import_(rows(row(email="old")), store)
+    done = import_(rows(row(email="new"), row("alice")), store)
     assert done.stdout.startswith("2 users imported (1 replaced an older one)")
-    assert stored(peer, "johndoe")["email"] == "new"
+    assert stored(store, "johndoe")["email"] == "new"
 
 
 def test_a_dry_run_checks_everything_and_stores_nothing(tmp_path: Path, rows: Rows) -> None:
@@ -185,8 +191,8 @@ def test_a_store_that_cannot_be_opened_is_said_in_a_line(tmp_path: Path, rows: R
     assert done.stdout == "0 users imported (0 replaced an older one), 0 rows rejected\n"
 
 
-def test_a_missing_file_is_said_in_a_line(peer: SQLitePeer) -> None:
-    done = import_("missing.jsonl", peer)
+def test_a_missing_file_is_said_in_a_line(store: SQLiteUnderTest) -> None:
+    done = import_("missing.jsonl", store)
     assert done.returncode == 2
     assert "No such file" in done.stderr
 
@@ -209,7 +215,7 @@ def test_what_is_reported_as_imported_survives_an_interrupt(tmp_path: Path) -> N
         found = 0
         for number in (999, 1999):
             try:
-                store.get(f"user{number}", timeout=5)
+                get_user(store, f"user{number}", timeout=5)
                 found += 1
             except Exception:
                 break
@@ -225,8 +231,70 @@ def test_what_is_reported_as_imported_survives_an_interrupt(tmp_path: Path) -> N
     assert imported >= 1000
     store = open_url(url)
     for number in range(imported):
-        assert store.get(f"user{number}", timeout=5)
+        assert get_user(store, f"user{number}", timeout=5)
     store.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_does_not_wait_for_a_store_that_is_at_work_and_the_summary_says_so(number: int) -> None:
+    credentials = {
+        "USERPROFILE_SERVER_COUCHBASE_USERNAME": "username",
+        "USERPROFILE_SERVER_COUCHBASE_PASSWORD": "password",
+    }
+    with TestCluster() as cluster:
+        cluster.fault(delay=3600)
+        process = subprocess.Popen(
+            [BIN / "userprofile-server", "import", "-", "--store", f"couchbase://{cluster.hosts}/default"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | credentials,
+        )
+        assert process.stdin is not None
+        process.stdin.write(b"".join(json.dumps(row(f"user{each}")).encode() + b"\n" for each in range(1500)))
+        process.stdin.flush()
+        eventually(lambda: cluster.nodes[0].requests.get(Opcode.ADD), "a batch is being stored")
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=20)  # less than the store's own timeout
+    assert process.returncode == 128 + number
+    assert stderr == b"interrupted\n"
+    assert stdout.decode().splitlines() == [
+        "0 users imported (0 replaced an older one), 0 rows rejected",
+        "1000 more users may or may not be stored: the store was still writing",
+    ]
+
+
+def test_a_batch_that_is_stored_just_after_an_interrupt_is_counted(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importer, "_INTERRUPTED_SECONDS", 60)
+
+    class Store:
+        def put(self, documents: list[object], *, timeout: float) -> int:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.2)
+            return len(documents)
+
+    job = Importer(report=print, advance=lambda _size: None)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with rows(row("johndoe")).open("rb") as file, raises(KeyboardInterrupt):
+            job.run(file, Store())  # type: ignore[arg-type]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (job.imported, job.replaced, job.unsure) == (1, 1, 0)
+
+
+def test_an_interrupt_while_a_refused_row_is_reported_takes_nothing_from_the_count(rows: Rows) -> None:
+    class Store:
+        def put(self, documents: list[Document], *, timeout: float) -> int:
+            raise DocumentsRefusedError({documents[0].key: "too large"}, replaced=1)
+
+    def report(_line: str) -> None:
+        raise KeyboardInterrupt
+
+    job = Importer(report=report, advance=lambda _size: None)
+    with rows(row("a"), row("b"), row("c")).open("rb") as file, raises(KeyboardInterrupt):
+        job.run(file, Store())  # type: ignore[arg-type]
+    assert (job.imported, job.replaced, job.rejected, job.unsure) == (2, 1, 1, 0)
 
 
 def test_rows_that_take_long_to_hash_are_stored_before_the_batch_is_full(

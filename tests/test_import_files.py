@@ -15,20 +15,21 @@ from tests.support import document, run
 from userprofile.text_input import TextInputError
 from userprofile_server.importing import Importer
 from userprofile_server.importing.json_rows import JSONRows
-from userprofile_server.stores import Document
+from userprofile_server.stores.base import Document
+from userprofile_server.users.documents import username_of
 
 
 class Kept:
-    """A store that keeps documents in memory."""
+    """A store that keeps documents in memory, by username."""
 
     def __init__(self) -> None:
         self.documents: dict[str, bytes] = {}
 
     def put(self, documents: Iterable[Document], *, timeout: float) -> int:
         replaced = 0
-        for username, content in documents:
-            replaced += username in self.documents
-            self.documents[username] = content
+        for key, content in documents:
+            replaced += username_of(key) in self.documents
+            self.documents[username_of(key)] = content
         return replaced
 
 
@@ -143,10 +144,10 @@ def test_one_bad_row_of_an_array_takes_nothing_from_the_others() -> None:
     assert [report.partition(":")[0] for report in done.reports] == ["line 3"]
 
 
-def test_where_a_row_stands_is_told_without_looking_at_the_whole_line() -> None:
-    # A query's result on one line is held by 20 MiB, and each of its rows is asked for its place.
+def test_the_place_of_a_row_is_found_without_reading_the_whole_line() -> None:
+    # A query's result on one line is in memory by 20 MiB, and the place of each of its rows is needed.
     rows = JSONRows(["[" + ",".join([A.decode()] * 50_000) + "]"])
-    places = []
+    places: list[object] = []
     for _ in rows:
         if len(places) == 40_000:
             tracemalloc.start()
@@ -267,7 +268,7 @@ class TestVendorsFlags:
             {"is_active": 0},
         ],
     )
-    def test_are_told_of_loudly_where_it_is_not(self, flag: dict[str, object]) -> None:
+    def test_are_warned_of_where_it_is_not(self, flag: dict[str, object]) -> None:
         done = Imported(json.dumps({"username": "ann", **flag}).encode())
         assert "disabled" not in done.users["ann"]
         assert "WARNING: 1 row disabled in another system's form" in done.summary
@@ -292,8 +293,8 @@ class TestVendorsFlags:
 def test_names_that_look_alike_are_each_a_user_and_a_warning(other: str) -> None:
     done = Imported(A + b"\n" + document(other) + b"\n" + A)
     assert done.names == ["ann", other]
-    assert [report for report in done.reports if "looks like that on line 1" in report]
-    assert "WARNING: 1 username of this file can't be told from an earlier one by eye" in done.summary
+    assert [report for report in done.reports if "looks like the one on line 1" in report]
+    assert "WARNING: 1 username of this file can't be distinguished from an earlier one by eye" in done.summary
 
 
 def test_composed_and_decomposed_names_look_alike() -> None:

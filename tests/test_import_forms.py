@@ -14,7 +14,8 @@ from tests.canary import CANARY, PASSWORD_CANARY, look, raises
 from tests.support import run
 from userprofile.text_input import TextInputError
 from userprofile_server.importing import Importer
-from userprofile_server.stores import Document
+from userprofile_server.stores.base import Document
+from userprofile_server.users.documents import document_key
 
 User = dict[str, Any]
 
@@ -124,7 +125,7 @@ def test_every_encoding_gives_the_same_users(shape: str, encoding: str, pack: Ca
 @pytest.mark.parametrize("wrap", ["{}", '{{"users": {}}}', "[{}]", '[{{"key": "userprofile::a", "value":{} }}]'])
 def test_a_document_stays_the_same_to_the_byte_in_every_shape(wrap: str) -> None:
     document = '{"type":"userprofile",  "username":"a", "hashed_password": "h", "n":1.10,\n "text": "\\u00e9é" }'
-    assert Imported(wrap.format(document).encode()).documents == [Document("a", document.encode())]
+    assert Imported(wrap.format(document).encode()).documents == [Document(document_key("a"), document.encode())]
 
 
 def damaged(*texts: str) -> bytes:
@@ -178,6 +179,15 @@ def test_damage_costs_no_other_row_and_is_reported_once(data: bytes, places: lis
         assert report.startswith(place), report
         assert len(report) < 200
     assert done.job.rejected == len(places)
+
+
+def test_where_the_pieces_of_a_text_end_makes_no_difference() -> None:
+    text = "\n".join(json.dumps(user, indent=2) for user in USERS).replace('"n": [', '"n": [,') + f"\r\n\r{CUT}"
+    whole = Imported(text.encode())
+    assert len(whole.reports) == 2
+    for step in range(1, 50):
+        done = Imported(text.encode(), step)
+        assert (done.reports, done.users) == (whole.reports, whole.users), step
 
 
 def workbook(name: str) -> bytes:
@@ -273,12 +283,11 @@ def test_a_wrapped_object_that_is_no_profile_is_not_taken_for_one() -> None:
 def test_an_array_is_never_held_as_a_whole(tmp_path: Path) -> None:
     # In a process of its own, whose memory is bounded to less than the file's size.
     file = tmp_path / "users.json"
+    row = json.dumps({**USERS[0], "username": "u", "x": "y" * 2_000_000})
     with file.open("w") as stream:
         stream.write('{"results": [')
         for number in range(100):
-            stream.write(
-                ("," if number else "") + json.dumps({**USERS[0], "username": f"u{number}", "x": "y" * 2_000_000})
-            )
+            stream.write(("," if number else "") + row.replace('"u"', f'"u{number}"'))
         stream.write("]}")
     limits = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_DATA, (190_000_000,) * 2)"
     script = tmp_path / "limited.py"

@@ -33,11 +33,11 @@ def imported(*usernames: str) -> Imported:
         ("Ångström", "\u212bngström"),
     ],
 )
-def test_names_that_look_alike_are_told(one: str, other: str) -> None:
+def test_names_that_look_alike_are_reported(one: str, other: str) -> None:
     done = imported(one, "else", other)
     assert [user["username"] for user in done.users] == [one, "else", other]
-    assert done.reports == ["warning: line 3: the username looks like that on line 1, but differs"]
-    assert "WARNING: 1 username of this file can't be told from an earlier one by eye" in done.summary
+    assert done.reports == ["warning: line 3: the username looks like the one on line 1, but differs"]
+    assert "WARNING: 1 username of this file can't be distinguished from an earlier one by eye" in done.summary
     assert done.job.rejected == 0
 
 
@@ -56,5 +56,5 @@ def test_many_are_counted() -> None:
 def test_what_is_remembered_is_bounded_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookalikes, "_MAX_NAMES", 3)
     done = imported("a", "b", "c", "d", "A", "D")
-    assert done.reports == ["warning: line 5: the username looks like that on line 1, but differs"]
-    assert "usernames that look alike were sought among the first" in done.summary
+    assert done.reports == ["warning: line 5: the username looks like the one on line 1, but differs"]
+    assert "only the first 500000 usernames were checked" in done.summary

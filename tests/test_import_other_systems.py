@@ -8,6 +8,7 @@ import pytest
 from tests.canary import CANARY
 from tests.support import run
 from tests.test_import_forms import Imported
+from userprofile_server.users.models import User
 
 HASH = {"hashed_password": CANARY}
 
@@ -65,7 +66,7 @@ def test_another_systems_hash_is_kept_and_never_silently() -> None:
     done = imported({"users": [{"localId": "a", "passwordHash": CANARY, "salt": CANARY}]}, format_="firebase")
     assert done.users[0]["passwordHash"] == CANARY
     assert "hashed_password" not in done.users[0]
-    assert "WARNING: what looks like another system's password hash is kept as it stands" in done.summary
+    assert "WARNING: what looks like another system's password hash is kept unchanged" in done.summary
     assert "1 without a password hash" in done.summary
 
 
@@ -77,9 +78,18 @@ def test_the_username_is_taken_from_the_field_that_is_named(field: str) -> None:
     assert done.users[0]["email"] == "j@x"
 
 
+TEXT_FIELDS = [name for name, field in User.model_fields.items() if field.annotation == str | None]
+
+
+@pytest.mark.parametrize("field", TEXT_FIELDS)
+def test_a_public_field_stays_when_the_username_is_taken_from_it(field: str) -> None:
+    done = imported({field: "a text", **HASH}, username_field=field)
+    assert (done.users[0]["username"], done.users[0][field]) == ("a text", "a text")
+
+
 def test_a_row_without_a_username_says_how_to_name_the_field() -> None:
     done = imported({"user_id": "auth0|1", "email": "j@x"}, format_="auth0")
-    assert done.reports == ["line 1: no username to take the username from; --username-field says which field to take"]
+    assert done.reports == ["line 1: no username; --username-field names another field"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +122,7 @@ FLAGS: list[tuple[str, object]] = [
 
 
 @pytest.mark.parametrize(("flag", "value"), FLAGS)
-def test_a_disabled_account_of_another_system_is_told_loudly(flag: str, value: object) -> None:
+def test_a_disabled_account_of_another_system_is_a_warning(flag: str, value: object) -> None:
     done = imported({"username": "a", flag: value, **HASH}, {"username": "b", **HASH})
     assert "disabled" not in done.users[0]
     assert (

@@ -3,15 +3,15 @@
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
+from tests.support import WAIT, settings_for
 from userprofile.channel import KEEPALIVE_SECONDS
 from userprofile.testing import FakeUserProfileServer
-from userprofile_server import server
+from userprofile_server.limits import LimitSettings
 from userprofile_server.server import UserProfileServer
-from userprofile_server.settings import ServeSettings
 
 _PING, _GOAWAY, _SETTINGS = 0x6, 0x7, 0x4
 _ACK = 0x1
@@ -21,32 +21,36 @@ def frame(kind: int, flags: int = 0, payload: bytes = b"") -> bytes:
     return len(payload).to_bytes(3) + bytes([kind, flags]) + bytes(4) + payload
 
 
-def pings_answered(address: str, *, pause: float, count: int = 8) -> int:
+def pings_acknowledged(address: str, *, pause: float, count: int = 8) -> int:
     """Pings a connection without calls, and returns how often before the server closes it."""
     host, _, port = address.partition(":")
-    answered = 0
-    with socket.create_connection((host, int(port)), timeout=10) as connection, connection.makefile("rb") as stream:
+    acknowledged = 0
+    with socket.create_connection((host, int(port)), timeout=WAIT) as connection, connection.makefile("rb") as stream:
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(_SETTINGS))
         for _ in range(count):
             connection.sendall(frame(_PING, payload=bytes(8)))
             while header := stream.read(9):
                 stream.read(int.from_bytes(header[:3]))
                 if header[3] == _GOAWAY:
-                    return answered
+                    return acknowledged
                 if (header[3], header[4]) == (_PING, _ACK):
-                    answered += 1
+                    acknowledged += 1
                     break
             time.sleep(pause)
-    return answered
+    return acknowledged
 
 
-def test_clients_ping_no_more_often_than_servers_allow() -> None:
-    assert KEEPALIVE_SECONDS > server.MIN_PING_SECONDS
+LINKERD_SECONDS = 10
+"""How often Linkerd pings, which can't be changed."""
+
+
+def test_clients_and_meshes_ping_no_more_often_than_servers_allow() -> None:
+    assert min(KEEPALIVE_SECONDS, LINKERD_SECONDS) > LimitSettings().min_ping_interval
 
 
 @contextmanager
 def real(store_url: str) -> Iterator[str]:
-    with UserProfileServer(ServeSettings(store=store_url, listen="127.0.0.1:0")) as address:
+    with UserProfileServer(settings_for(store_url)) as address:
         yield address
 
 
@@ -57,12 +61,13 @@ def fake(_store_url: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("serve", [real, fake])
-def test_pings_that_come_too_often_close_the_connection(serve: Callable[..., Iterator[str]], store_url: str) -> None:
+def test_pings_that_come_too_often_close_the_connection(
+    serve: Callable[[str], AbstractContextManager[str]], store_url: str
+) -> None:
     with serve(store_url) as address:
-        assert pings_answered(address, pause=0) < 8
+        assert pings_acknowledged(address, pause=0) < 8
 
 
-def test_pings_that_do_not_are_answered(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MIN_PING_SECONDS", 0.01)  # nobody wants to wait for twenty seconds
-    with real(store_url) as address:
-        assert pings_answered(address, pause=0.05) == 8
+def test_pings_that_do_not_are_acknowledged(store_url: str) -> None:
+    with UserProfileServer(settings_for(store_url, min_ping_interval=0.01)) as address:
+        assert pings_acknowledged(address, pause=0.05) == 8

@@ -10,16 +10,19 @@ import grpc
 import pytest
 
 from tests.canary import raises
-from tests.conformance.peers import couchbase_settings
 from tests.couchbase_node import TestCluster
-from tests.support import ServerProcess, document, open_url
-from userprofile.v1 import user_profile_pb2 as pb
-from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
-from userprofile_server.documents import MAX_PUBLIC_BYTES
+from tests.store_contract.stores import couchbase_settings
+from tests.support import COUCHBASE_CREDENTIALS, GetUser, ServerProcess, document, eventually, open_url
+from userprofile.v1 import user_profile_service_pb2 as pb
+from userprofile.v1 import user_profile_service_pb2_grpc as pb_grpc
 from userprofile_server.errors import StoreError
-from userprofile_server.models import User
-from userprofile_server.stores import Document, open_store
-from userprofile_server.stores.couchbase import CouchbaseUserStore
+from userprofile_server.server import UserProfileServer
+from userprofile_server.stores import open_store
+from userprofile_server.stores.base import Document
+from userprofile_server.stores.couchbase.store import CouchbaseStore
+from userprofile_server.users.documents import MAX_PUBLIC_BYTES, document_key
+from userprofile_server.users.lookup import get_users
+from userprofile_server.users.models import User
 
 MIB = 1024 * 1024
 NAMES = [f"user{number}" for number in range(100)]
@@ -39,13 +42,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'users.db'}"
         opened = open_url(url)
-        yield Store(url, lambda name, content: opened.put([Document(name, content)], timeout=60))
+        yield Store(url, lambda name, content: opened.put([Document(document_key(name), content)], timeout=60))
         opened.close()
         return
     with TestCluster() as cluster:
-        credentials = {"USERPROFILE_COUCHBASE_USERNAME": "username", "USERPROFILE_COUCHBASE_PASSWORD": "password"}
         url = f"couchbase://{cluster.hosts}/default"
-        yield Store(url, lambda name, content: cluster.put(f"userprofile::{name}", content), **credentials)
+        yield Store(url, lambda name, content: cluster.put(f"userprofile::{name}", content), **COUCHBASE_CREDENTIALS)
 
 
 def peak_memory(pid: int) -> int:
@@ -55,15 +57,16 @@ def peak_memory(pid: int) -> int:
     return int(found[1]) * 1024
 
 
-def batch(channel: grpc.Channel) -> list[pb.UserResult]:
+def batch(channel: grpc.Channel) -> list[pb.BatchGetUsersResponse.Result]:
     request = pb.BatchGetUsersRequest(usernames=NAMES)
     return list(pb_grpc.UserProfileServiceStub(channel).BatchGetUsers(request, timeout=120).results)
 
 
 def test_memory_does_not_grow_with_what_a_batch_reads(store: Store) -> None:
     """Two batches at once, of 200 MiB each; a server that held them all would take more than 400."""
+    large = document("user", notes="x" * 2 * MIB)
     for name in NAMES:
-        store.put(name, document(name, notes="x" * 2 * MIB))
+        store.put(name, large.replace(b'"user"', f'"{name}"'.encode()))
     with ServerProcess(store.url, "--workers", "2", "--store-timeout", "120", **store.env) as server:
         before = peak_memory(server.pid)
         with grpc.insecure_channel(server.address) as channel, ThreadPoolExecutor(2) as callers:
@@ -80,17 +83,38 @@ def test_a_batch_of_the_largest_profiles_fits_into_what_every_client_takes(store
             assert all(result.user.full_name for result in batch(channel))
 
 
+@pytest.mark.parametrize("share", [False, True])
+def test_a_document_that_takes_its_time_to_arrive_is_waited_for_and_keeps_nobody_else_waiting(share: bool) -> None:
+    patient = 60.0
+    with TestCluster() as cluster:
+        cluster.put("userprofile::large", document("large", notes="x" * 8 * MIB))
+        cluster.put("userprofile::small", document("small"))
+        url = f"couchbase://{cluster.hosts}/default"
+        settings = couchbase_settings(url, store_timeout=patient, workers=1, shared_connection=share)
+        with UserProfileServer(settings) as address, grpc.insecure_channel(address) as channel:
+            get_user = GetUser(channel)
+            assert get_user("small").username == "small"
+            before = cluster.connections
+            cluster.fault(bytes_per_second=2 * MIB)  # four seconds
+            large = get_user.future("large", timeout=patient)
+            while not large.done():
+                assert get_user("small", timeout=patient).username == "small"
+            assert large.result().user.username == "large"
+            cluster.fault()
+            eventually(lambda: cluster.connections <= before, "no more connections than before")
+
+
 @pytest.fixture
 def rounds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the rounds in which a Couchbase store reads."""
     sizes: list[int] = []
-    get_multi = CouchbaseUserStore._get_multi
+    get_multi = CouchbaseStore._get_multi
 
     def counting(self: Any, keys: Any, timeout: float) -> Any:
         sizes.append(len(keys))
         return get_multi(self, keys, timeout)
 
-    monkeypatch.setattr(CouchbaseUserStore, "_get_multi", counting)
+    monkeypatch.setattr(CouchbaseStore, "_get_multi", counting)
     return sizes
 
 
@@ -100,7 +124,7 @@ def test_a_batch_of_small_documents_is_one_round_as_soon_as_they_are_known_to_be
             cluster.put(f"userprofile::{name}", document(name))
         opened = open_store(couchbase_settings(f"couchbase://{cluster.hosts}/default"))
         for _ in range(3):
-            assert list(opened.get_many(NAMES, timeout=20)) == NAMES
+            assert [user.username for user in get_users(opened, NAMES, timeout=20) if isinstance(user, User)] == NAMES
         assert rounds == [4, 8, 16, 32, 40, 80, 20, 100]
 
         large, small = NAMES[:10], NAMES[10:]
@@ -108,18 +132,19 @@ def test_a_batch_of_small_documents_is_one_round_as_soon_as_they_are_known_to_be
             cluster.put(f"userprofile::{name}", document(name, notes="x" * 6 * MIB))
         del rounds[:]
         for _ in range(2):
-            assert all(isinstance(user, User) for user in opened.get_many(large, timeout=60).values())
+            assert all(isinstance(user, User) for user in get_users(opened, large, timeout=60))
         assert rounds == [10, 2, 2, 2, 2, 2]  # once it is known, no more than 16 MiB at once
         for _ in range(3):
-            opened.get_many(small, timeout=20)
+            get_users(opened, small, timeout=20)
         assert rounds[-1] == len(small)
         opened.close()
 
 
-def test_where_nobody_answers_in_any_round_the_batch_fails_as_a_whole() -> None:
+@pytest.mark.slow
+def test_if_no_round_gets_a_response_the_batch_fails_as_a_whole() -> None:
     with TestCluster() as cluster:
         opened = open_store(couchbase_settings(f"couchbase://{cluster.hosts}/default"))
         cluster.stop(0)
         with raises(StoreError):
-            opened.get_many(NAMES, timeout=1)
+            get_users(opened, NAMES, timeout=1)
         opened.close()

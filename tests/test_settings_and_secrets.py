@@ -15,12 +15,14 @@ from pydantic import SecretStr
 
 from tests.canary import raises
 from tests.couchbase_node import TestCluster
-from tests.support import run
+from tests.store_contract.stores import couchbase_settings
+from tests.support import TIME_TO_CONNECT, loaded_settings, run, value_of
 from userprofile import cli_options
 from userprofile.environment import clean, read_secret
+from userprofile.token_file import TokenFile
 from userprofile_server.errors import StoreMisconfiguredError
-from userprofile_server.options import load, options
-from userprofile_server.settings import ServeSettings, StoreSettings, environment_variable
+from userprofile_server.settings import Settings
+from userprofile_server.settings_base import Setting, settings_in
 from userprofile_server.stores import open_store
 
 BOM = "\ufeff"
@@ -48,6 +50,9 @@ class TestSecretsInFiles:
             ("secret\n".encode("utf-16"), "UTF-16"),
             (b"\xfe\xff" + "secret".encode("utf-16-be"), "UTF-16"),
             ("secret".encode("utf-16-le"), "UTF-16"),
+            ("secret\n".encode("utf-32"), "is in UTF-32"),
+            (b"\0\0\xfe\xff" + "secret".encode("utf-32-be"), "is in UTF-32"),
+            ("secret".encode("utf-32-le"), "UTF-32"),
             ("s\u00e9cret".encode("latin-1"), "not a text file in UTF-8"),
             (b"\x89PNG\r\n\x1a\nsecret", "not a text file in UTF-8"),
             (b"secret\x00", "zero bytes"),
@@ -82,20 +87,6 @@ class TestSecretsInFiles:
         writer.join()
 
 
-def settings_of(*args: str, **env: str) -> ServeSettings:
-    """What `serve` makes of its arguments and of the environment."""
-    loaded: list[ServeSettings] = []
-
-    @click.command()
-    @options(ServeSettings)
-    def command(**values: Any) -> None:
-        loaded.append(load(ServeSettings, values))
-
-    done = CliRunner().invoke(command, list(args), env=env, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return loaded[0]
-
-
 @pytest.fixture(autouse=True)
 def _nothing_of_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in [variable for variable in os.environ if variable.startswith("USERPROFILE_")]:
@@ -104,9 +95,9 @@ def _nothing_of_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestServer:
     @pytest.mark.parametrize("empty", ["", "\n", " \r\n", BOM])
-    @pytest.mark.parametrize("name", ServeSettings.model_fields)
-    def test_an_empty_variable_counts_as_unset(self, name: str, empty: str) -> None:
-        assert settings_of(**{environment_variable(name): empty}) == ServeSettings()
+    @pytest.mark.parametrize("setting", settings_in(Settings), ids=lambda setting: setting.name)
+    def test_an_empty_variable_counts_as_unset(self, setting: Setting, empty: str) -> None:
+        assert loaded_settings(**{setting.variable: empty}) == Settings()
 
     @pytest.mark.parametrize("around", [*AROUND, BOM])
     @pytest.mark.parametrize(
@@ -118,7 +109,7 @@ class TestServer:
             ("couchbase_password", "secret", SecretStr("secret")),
             ("couchbase_password_file", "/a b", Path("/a b")),
             ("couchbase_sdk_telemetry", "true", True),
-            ("share_handle", "1", True),
+            ("shared_connection", "1", True),
             ("workers", "7", 7),
             ("listen", "127.0.0.1:1", "127.0.0.1:1"),
             ("log_level", "debug", "debug"),
@@ -127,12 +118,19 @@ class TestServer:
     def test_what_is_around_a_variable_is_no_part_of_it(
         self, name: str, value: str, expected: object, around: str
     ) -> None:
-        assert getattr(settings_of(**{environment_variable(name): around + value + around}), name) == expected
+        (setting,) = (each for each in settings_in(Settings) if each.name == name)
+        assert value_of(setting, loaded_settings(**{setting.variable: around + value + around})) == expected
+
+    @pytest.mark.parametrize("between", [",", ", ", " , ", ",\n  "])
+    def test_several_addresses_have_commas_between_them_and_maybe_spaces(self, between: str) -> None:
+        given = between.join(["127.0.0.1:1", "unix:/run/my users.sock"])
+        listeners = loaded_settings(USERPROFILE_SERVER_LISTEN=given).server.listeners
+        assert [str(each) for each in listeners] == ["127.0.0.1:1", "unix:/run/my users.sock"]
 
     def test_an_empty_password_leaves_the_one_in_a_file(self) -> None:
-        settings = settings_of("--couchbase-password-file", "file\n", USERPROFILE_COUCHBASE_PASSWORD="\n")
-        assert settings.couchbase_password is None
-        assert settings.couchbase_password_file == Path("file")
+        settings = loaded_settings("--couchbase-password-file", "file\n", USERPROFILE_SERVER_COUCHBASE_PASSWORD="\n")
+        assert settings.couchbase.password is None
+        assert settings.couchbase.password_file == Path("file")
 
 
 class TestClient:
@@ -181,7 +179,9 @@ class TestClient:
         self, client_of: Callable[..., dict[str, Any]], tmp_path: Path
     ) -> None:
         (tmp_path / "token").write_bytes(b"\xef\xbb\xbftoken\r\n")
-        assert client_of("--token-file", str(tmp_path / "token"))["token"] == "token"
+        made = client_of("--token-file", str(tmp_path / "token"))
+        assert made["token"] is None
+        assert TokenFile(made["token_file"])() == "token"
 
     def test_a_token_that_is_none_is_refused_in_words(self, tmp_path: Path) -> None:
         (tmp_path / "token").write_bytes("secret".encode("utf-16"))
@@ -207,9 +207,9 @@ class TestCouchbase:
         ("username", "says"),
         [
             ("us\ner", "username has more than one line"),
-            ("us\ter", "username has a control character"),
-            ("us\x7fer", "username has a control character"),
-            ("us\x85er", "username has a control character"),
+            ("us\ter", "username contains a control character"),
+            ("us\x7fer", "username contains a control character"),
+            ("us\x85er", "username contains a control character"),
             ("\u00fcser", "username has letters that are not ASCII"),
             ("us\u200ber", "username has letters that are not ASCII"),
             ("\u30e6\u30fc\u30b6\u30fc", "username has letters that are not ASCII"),
@@ -220,7 +220,7 @@ class TestCouchbase:
     ) -> None:
         store = f"couchbase://{cluster.hosts}/default"
         arguments = [command, *(["-"] if command == "import" else []), "--store", store]
-        env = {"USERPROFILE_COUCHBASE_USERNAME": username, "USERPROFILE_COUCHBASE_PASSWORD": "password"}
+        env = {"USERPROFILE_SERVER_COUCHBASE_USERNAME": username, "USERPROFILE_SERVER_COUCHBASE_PASSWORD": "password"}
         done = run("userprofile-server", *arguments, stdin=b"", **env)
         assert done.returncode == 3, done.stderr
         assert says in done.stderr
@@ -228,12 +228,8 @@ class TestCouchbase:
 
     @pytest.mark.parametrize("password", ["pass\nword", "pass\tword", "pass\x00word", "pass\udcffword"])
     def test_passwords_that_are_none_are_refused_and_not_repeated(self, cluster: TestCluster, password: str) -> None:
-        settings = StoreSettings(
-            store=f"couchbase://{cluster.hosts}/default",
-            couchbase_username="username",
-            couchbase_password=SecretStr(password),
-        )
-        with raises(StoreMisconfiguredError, match="USERPROFILE_COUCHBASE_PASSWORD (has|is)") as caught:
+        settings = couchbase_settings(f"couchbase://{cluster.hosts}/default", password=password)
+        with raises(StoreMisconfiguredError, match="USERPROFILE_SERVER_COUCHBASE_PASSWORD (has|is|contains)") as caught:
             open_store(settings)
         assert "word" not in str(caught.value).replace("PASSWORD", "")
 
@@ -242,23 +238,22 @@ class TestCouchbase:
         self, cluster: TestCluster, around: str, tmp_path: Path
     ) -> None:
         store = f"couchbase://{cluster.hosts}/default"
-        env = {"USERPROFILE_STORE": store + around, "USERPROFILE_COUCHBASE_USERNAME": "username" + around}
-        done = run("userprofile-server", "check", **env, USERPROFILE_COUCHBASE_PASSWORD=around + "password" + around)
+        username = {"USERPROFILE_SERVER_COUCHBASE_USERNAME": "username" + around}
+        env = {"USERPROFILE_SERVER_STORE": store + around, **username, **TIME_TO_CONNECT}
+        password = {"USERPROFILE_SERVER_COUCHBASE_PASSWORD": around + "password" + around}
+        done = run("userprofile-server", "check", **env, **password)
         assert done.returncode == 0, done.stderr
         file = tmp_path / "password"
         file.write_text(around + "password" + around, newline="")
-        done = run("userprofile-server", "check", **env, USERPROFILE_COUCHBASE_PASSWORD_FILE=f"{file}{around}")
+        done = run("userprofile-server", "check", **env, USERPROFILE_SERVER_COUCHBASE_PASSWORD_FILE=f"{file}{around}")
         assert done.returncode == 0, done.stderr
         flags = ["--store", store + around, "--couchbase-username", "username" + around]
-        done = run("userprofile-server", "check", *flags, "--couchbase-password-file", file)
+        done = run("userprofile-server", "check", *flags, "--couchbase-password-file", file, **TIME_TO_CONNECT)
         assert done.returncode == 0, done.stderr
 
     def test_letters_that_mean_something_elsewhere_are_fine(self, cluster: TestCluster) -> None:
-        settings = StoreSettings(
-            store=f"couchbase://{cluster.hosts}/default",
-            couchbase_username="a=b, c",
-            couchbase_password=SecretStr("p\u00e4ss w\u00f6rd"),
-        )
+        url = f"couchbase://{cluster.hosts}/default"
+        settings = couchbase_settings(url, username="a=b, c", password="p\u00e4ss w\u00f6rd")
         open_store(settings).close()
 
     def test_with_tls_a_username_may_have_letters_of_all_scripts(self, tmp_path: Path) -> None:
@@ -267,10 +262,6 @@ class TestCouchbase:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(context)
         with TestCluster(users={"\u00fcser": "password"}, tls=context) as cluster:
-            settings = StoreSettings(
-                store=f"couchbases://{cluster.hosts}/default",
-                couchbase_username="\u00fcser",
-                couchbase_password=SecretStr("password"),
-                couchbase_ca=tmp_path / "ca.pem",
-            )
+            url = f"couchbases://{cluster.hosts}/default"
+            settings = couchbase_settings(url, username="\u00fcser", couchbase_ca=tmp_path / "ca.pem")
             open_store(settings).close()

@@ -1,17 +1,27 @@
 """Signals: those that stop a server let its calls finish, and no other ends it."""
 
-import os
 import signal
 import socket
 import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import grpc
 import pytest
 
+from tests.fork_server import Forked, start
 from tests.slow_reader import SlowReader
-from tests.support import BIN, GetUser, ServerProcess, eventually
+from tests.support import WAIT, GetUser, ServerProcess, eventually
 
+UNHURRIED = {
+    "USERPROFILE_SERVER_COUCHBASE_USERNAME": "u",
+    "USERPROFILE_SERVER_COUCHBASE_PASSWORD": "p",
+    "USERPROFILE_SERVER_COUCHBASE_BOOTSTRAP_TIMEOUT": "600",
+    "USERPROFILE_SERVER_COUCHBASE_CONNECT_TIMEOUT": "600",
+}
 MEANINGLESS = ["SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGPIPE", "SIGIO", "SIGPWR", "SIGWINCH", "SIGCONT", "SIGURG", "SIGCHLD", "SIGRTMIN", "SIGRTMAX"]  # fmt: skip  # noqa: E501
 
 
@@ -21,7 +31,7 @@ def test_a_signal_that_stops_lets_calls_finish(user_store_url: str, number: int)
         server.signal(number)
         eventually(lambda: reader.told_that_the_connection_closes, "the drain has begun")
         server.signal(signal.SIGHUP)  # a terminal that closes may send several
-        assert server._process.poll() is None
+        assert server.running
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
 
@@ -44,77 +54,107 @@ def silent() -> socket.socket:
     return listening
 
 
-def start(*args: object, **env: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [BIN / "userprofile-server", *map(str, args)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | env,
-    )
+@contextmanager
+def started(
+    *args: str, env: Mapping[str, str] = MappingProxyType({}), fork: bool = True
+) -> "Iterator[subprocess.Popen[bytes] | Forked]":
+    """A command, which has ended when the block has."""
+    process = start("userprofile-server", args, env, fork=fork)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_while_a_server_starts_ends_it_at_once_and_it_never_says_that_it_listens(number: int) -> None:
     with silent() as cluster:
         url = f"couchbase://127.0.0.1:{cluster.getsockname()[1]}/users"
-        process = start(
-            "serve", "--store", url, "--listen", "127.0.0.1:0", "--couchbase-username", "u",
-            "--couchbase-bootstrap-timeout", "600", "--couchbase-connect-timeout", "600",
-            USERPROFILE_COUCHBASE_PASSWORD="p",
-        )  # fmt: skip
-        cluster.settimeout(30)
-        cluster.accept()[0].close()  # it is connecting
-        process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=20)
+        with started("serve", "--store", url, "--listen", "127.0.0.1:0", env=UNHURRIED) as process:
+            cluster.settimeout(WAIT)
+            cluster.accept()[0].close()  # it is connecting
+            process.send_signal(number)
+            stdout, stderr = process.communicate(timeout=WAIT)
     assert process.returncode == 0
     assert stdout == b""
-    assert f"{signal.Signals(number).name}: stopped before it served" in stderr.decode()
+    assert f"{signal.Signals(number).name}: stopped before listening" in stderr.decode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_check_ends_at_once(number: int) -> None:
     with silent() as cluster:
         url = f"couchbase://127.0.0.1:{cluster.getsockname()[1]}/users"
-        process = start(
-            "check", "--store", url, "--couchbase-username", "u",
-            "--couchbase-bootstrap-timeout", "600", "--couchbase-connect-timeout", "600",
-            USERPROFILE_COUCHBASE_PASSWORD="p",
-        )  # fmt: skip
-        cluster.settimeout(30)
-        cluster.accept()[0].close()
-        process.send_signal(number)
-        _, stderr = process.communicate(timeout=20)
+        with started("check", "--store", url, env=UNHURRIED) as process:
+            cluster.settimeout(WAIT)
+            cluster.accept()[0].close()
+            process.send_signal(number)
+            _, stderr = process.communicate(timeout=WAIT)
     assert process.returncode == -number
     assert b"Traceback" not in stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_import_that_is_ended_says_what_it_has_stored(tmp_path: Path, number: int) -> None:
-    process = subprocess.Popen(
-        [BIN / "userprofile-server", "import", "-", "--store", f"sqlite:///{tmp_path}/users.db"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    rows = b"".join(b'{"username": "user%d", "hashed_password": "h"}\n' % row for row in range(20_000))
-    process.stdin.write(rows)
-    process.stdin.flush()  # most of it is read, for a pipe holds 64 KiB; and then it waits for more
-    process.send_signal(number)
-    with process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert b"users imported" in process.stdout.read()
-        stderr = process.stderr.read()
+    with started("import", "-", "--store", f"sqlite:///{tmp_path}/users.db") as process:
+        assert process.stdin is not None
+        rows = b"".join(b'{"username": "user%d", "hashed_password": "h"}\n' % row for row in range(20_000))
+        process.stdin.write(rows)
+        process.stdin.flush()  # most of it is read, for a pipe holds 64 KiB; and then it waits for more
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=WAIT)
+    assert b"users imported" in stdout
     assert process.returncode == 128 + number
     assert stderr.endswith(b"interrupted\n")
     assert b"Traceback" not in stderr
 
 
+IMPORT_THAT_A_SIGNAL_MEETS_AT_ITS_END = """
+import signal, sys
+from userprofile_server.__main__ import main
+from userprofile_server.importing import Importer
+
+summary, count, number = Importer.summary, int(sys.argv.pop(1)), int(sys.argv.pop(1))
+
+def summary_and_signals(self):
+    for _ in range(count):
+        signal.raise_signal(number)
+    return summary(self)
+
+Importer.summary = summary_and_signals
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("count", "status", "says"),
+    [
+        pytest.param(1, 0, b"1 user imported", id="the result is there already"),
+        pytest.param(2, None, b"", id="somebody is impatient"),
+    ],
+)
+def test_a_signal_when_an_import_is_over(
+    tmp_path: Path, number: int, count: int, status: int | None, says: bytes
+) -> None:
+    program = IMPORT_THAT_A_SIGNAL_MEETS_AT_ITS_END
+    command = [sys.executable, "-c", program, str(count), str(int(number)), "import", "-", "--store"]
+    done = subprocess.run(
+        [*command, f"sqlite:///{tmp_path}/users.db"],
+        input=b'{"username": "johndoe"}',
+        capture_output=True,
+        timeout=WAIT,
+        check=False,
+    )
+    assert done.returncode == (-number if status is None else status)
+    assert done.stdout.startswith(says)
+    assert done.stderr == b""
+
+
 def test_ctrl_c_at_the_start_prints_no_traceback() -> None:
     for command in (["check"], ["import", "-"], ["serve", "--listen", "127.0.0.1:0"], ["--help"]):
-        process = start(*command, "--store", "nothing://")
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=20)
+        with started(*command, "--store", "nothing://", fork=False) as process:
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=WAIT)
         # Python itself, before the first line of ours, prints a traceback of its own.
         assert b"userprofile" not in stderr or b"Traceback" not in stderr, stderr

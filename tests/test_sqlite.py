@@ -1,4 +1,4 @@
-"""The SQLite store's own ways to fail. What every store must do is in tests/conformance."""
+"""The SQLite store's own ways to fail. What every store must do is in tests/store_contract."""
 
 import os
 import resource
@@ -13,16 +13,20 @@ from pathlib import Path
 import pytest
 
 from tests.canary import raises
-from tests.support import document, documents_in, open_url, run
+from tests.support import document, documents_in, open_url, run, settings_for, user_document
 from userprofile_server.errors import (
     StoreDamagedError,
+    StoreError,
     StoreMisconfiguredError,
     StoreTimeoutError,
     StoreUnavailableError,
 )
-from userprofile_server.stores import Document
+from userprofile_server.server import UserProfileServer
+from userprofile_server.stores import open_store
+from userprofile_server.stores.base import Document
+from userprofile_server.users.lookup import get_user
 
-JOHNDOE = [Document("johndoe", document("johndoe"))]
+JOHNDOE = [user_document("johndoe")]
 
 
 def url(path: Path) -> str:
@@ -40,11 +44,33 @@ def make(path: Path, *statements: str) -> Path:
 
 @pytest.mark.parametrize(
     "bad",
-    ["", "users.db", "sqlite:", "sqlite://", "sqlite:///", "sqlite://users.db", "sqlite:///a.db?mode=ro", "redis://x"],
+    ["", "users.db", "sqlite:", "sqlite://", "sqlite:///", "sqlite://users.db", "redis://x"],
 )
 def test_a_url_that_is_none_is_refused(bad: str) -> None:
     with raises(StoreMisconfiguredError, match="URL"):
         open_url(bad)
+
+
+@pytest.mark.parametrize("bad", ["sqlite:///a.db?mode=ro", "sqlite:////b?/c.db", "sqlite:///a#1.db", "sqlite://a.db?x"])
+def test_a_url_with_a_question_or_number_sign_is_refused_for_it(bad: str) -> None:
+    with raises(StoreMisconfiguredError, match=r"takes no options, and the file's name can't have \? or # in it"):
+        open_url(bad)
+
+
+def test_a_link_that_leads_nowhere_is_called_one(tmp_path: Path) -> None:
+    path, target = tmp_path / "users.db", tmp_path / "folder" / "target.db"
+    path.symlink_to(target)
+    with raises(StoreUnavailableError, match=f"{path} is a symbolic link to {target}, which doesn't exist"):
+        open_store(settings_for(url(path)))
+    done = run("userprofile-server", "import", "-", "--store", url(path), stdin=document("johndoe"))
+    assert f"{path} is a symbolic link to {target}, which can't be opened: does its folder exist" in done.stderr
+    target.parent.mkdir()
+    documents_in(url(path), {"johndoe": {}})  # an import makes the file
+    reader = open_store(settings_for(url(path)))
+    target.rename(tmp_path / "elsewhere.db")
+    with raises(StoreUnavailableError, match=f"{path} is a symbolic link to {target}, which is gone"):
+        reader.get("nobody", timeout=1)
+    reader.close()
 
 
 def test_a_relative_path_is_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +112,13 @@ def test_what_is_no_file_is_named_and_left_as_it_is(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_path_that_cannot_be_accessed_keeps_a_server_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with raises(StoreMisconfiguredError, match="/loop can't be accessed: ") as caught:
+        open_url(url(tmp_path / "loop"))
+    assert caught.value.permanent
+
+
 def test_a_device_is_no_database() -> None:
     with raises(StoreMisconfiguredError, match="is not a regular file, but a device"):
         open_url("sqlite:////dev/zero")
@@ -111,6 +144,36 @@ def test_a_database_of_ours_without_its_table_is_damaged(tmp_path: Path) -> None
     path = make(tmp_path / "users.db", f"PRAGMA application_id = {0x75707266}")
     with raises(StoreDamagedError, match="damaged"):
         open_url(url(path))
+    done = run("userprofile-server", "serve", "--store", url(path), "--listen", "127.0.0.1:0")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == f"error: {path} is damaged: its table is missing\n"
+
+
+def no_database(path: Path) -> None:
+    path.write_text("this is no database" * 100)
+
+
+def newer_database(path: Path) -> None:
+    open_url(url(path)).close()
+    make(path, "PRAGMA user_version = 2")
+
+
+MADE_WRONG: dict[str, Callable[[Path], object]] = {
+    "doesn't exist": lambda path: None,
+    "is empty": Path.touch,
+    "is not a SQLite database": no_database,
+    "is the database of another application": lambda path: make(path, "CREATE TABLE orders (id)"),
+    "was made by a newer version": newer_database,
+    "its table is missing": lambda path: make(path, f"PRAGMA application_id = {0x75707266}"),
+}
+
+
+@pytest.mark.parametrize("says", MADE_WRONG)
+def test_a_file_that_no_waiting_would_mend_keeps_a_server_from_starting(tmp_path: Path, says: str) -> None:
+    path = tmp_path / "users.db"
+    MADE_WRONG[says](path)
+    with raises(StoreError, match=f"{path} .*{says}"):
+        UserProfileServer(settings_for(url(path))).start()
 
 
 def test_the_file_is_nobody_elses_to_read(tmp_path: Path) -> None:
@@ -169,12 +232,12 @@ def test_a_full_disk_loses_nothing_that_was_stored(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name("users.db-wal").stat().st_size + 4096, hard))
     try:
         with raises(StoreUnavailableError, match="disk"):
-            store.put([Document("big", document("big", padding="x" * 1_000_000))], timeout=5)
+            store.put([user_document("big", padding="x" * 1_000_000)], timeout=5)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert store.get("johndoe", timeout=5).username == "johndoe"
-    store.put([Document("big", document("big"))], timeout=5)
-    assert store.get("big", timeout=5).username == "big"
+    assert get_user(store, "johndoe", timeout=5).username == "johndoe"
+    store.put([user_document("big")], timeout=5)
+    assert get_user(store, "big", timeout=5).username == "big"
     store.close()
 
 
@@ -186,7 +249,7 @@ def test_a_write_waits_for_another_writer_no_longer_than_its_timeout_and_a_read_
     writer.execute("BEGIN IMMEDIATE")
     with raises(StoreTimeoutError, match="locked"):
         store.put(JOHNDOE, timeout=0.05)
-    assert store.get("johndoe", timeout=0.001).username == "johndoe"
+    assert get_user(store, "johndoe", timeout=0.001).username == "johndoe"
     writer.execute("ROLLBACK")
     writer.close()
     assert store.put(JOHNDOE, timeout=5) == 1

@@ -85,7 +85,7 @@ def test_what_came_before_the_damage_is_not_lost() -> None:
 
 def test_text_comes_as_soon_as_it_is_there() -> None:
     def arrive() -> str:
-        assert not arrived, "asked for more before it gave what it had"
+        assert not arrived, "read more before it yielded what it had"
         arrived.append(True)
         return "johndoe\n"
 

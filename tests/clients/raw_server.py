@@ -1,4 +1,4 @@
-"""A server that answers every call by the HTTP/2 frames that a test gives it: what no gRPC server would send.
+"""A server that responds to every call with the HTTP/2 frames that a test gives it, which no gRPC server would send.
 
 Enough of HTTP/2 (RFC 9113) and HPACK (RFC 7541, literals only) for that, and no more.
 """
@@ -6,6 +6,7 @@ Enough of HTTP/2 (RFC 9113) and HPACK (RFC 7541, literals only) for that, and no
 import socket
 import struct
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Self
 
@@ -17,6 +18,9 @@ _PREFACE_BYTES = 24
 
 CLOSE = b"close"
 """In place of a frame: closes the connection."""
+
+READ = b"read"
+"""In place of a frame: what follows is sent once the client has read what came before."""
 
 Header = tuple[str | bytes, str | bytes]
 
@@ -37,7 +41,7 @@ def headers(*pairs: Header, end: bool = False) -> bytes:
 
 
 def start(*pairs: Header) -> bytes:
-    """The headers with which an answer begins."""
+    """The headers with which a response begins."""
     return headers((":status", "200"), ("content-type", "application/grpc"), *pairs)
 
 
@@ -47,29 +51,34 @@ def message(payload: bytes, *, claimed: int | None = None, flag: int = 0) -> byt
 
 
 def html(status: int, *, text: bytes = b"<html><h1>No</h1></html>") -> bytes:
-    """What a proxy says that knows no gRPC."""
-    return headers((":status", str(status)), ("content-type", "text/html")) + frame(DATA, END_STREAM, text)
+    """The response of a proxy that doesn't know gRPC."""
+    return b"".join(html_in_parts(status, text=text))
+
+
+def html_in_parts(status: int, *, text: bytes = b"<html><h1>No</h1></html>") -> tuple[bytes, bytes]:
+    """The same as its headers and its text."""
+    return headers((":status", str(status)), ("content-type", "text/html")), frame(DATA, END_STREAM, text)
 
 
 def trailers(status: int | str, *pairs: Header) -> bytes:
-    """What ends an answer."""
+    """The trailers with which a response ends."""
     return headers(("grpc-status", str(status)), *pairs, end=True)
 
 
 def failure(status: int | str, *pairs: Header) -> bytes:
-    """An answer that is a failure and nothing else, in one frame."""
+    """A failure, with headers and trailers in one frame (Trailers-Only)."""
     return headers(
         (":status", "200"), ("content-type", "application/grpc"), ("grpc-status", str(status)), *pairs, end=True
     )
 
 
 def reset(code: int) -> bytes:
-    """Ends the stream by an error of HTTP/2."""
+    """Resets the stream with an HTTP/2 error code."""
     return frame(RST_STREAM, 0, struct.pack(">I", code))
 
 
 def goaway(code: int, last_stream: int = 0, text: bytes = b"") -> bytes:
-    """Says that this connection takes no more calls than those up to `last_stream`."""
+    """A GOAWAY frame: this connection takes no calls after `last_stream`."""
     return frame(GOAWAY, 0, struct.pack(">II", last_stream, code) + text, stream=0)
 
 
@@ -107,6 +116,10 @@ class RawServer:
         for thread in self._threads:
             thread.join()
 
+    def frames_of_call(self) -> Sequence[bytes]:
+        """The frames of the response to the next call."""
+        return self._frames
+
     def _listen(self) -> None:
         with suppress(OSError):
             while True:
@@ -121,19 +134,29 @@ class RawServer:
             _read(connection, _PREFACE_BYTES)
             connection.sendall(frame(SETTINGS, 0, b"", stream=0))
             while True:
-                head = _read(connection, 9)
-                payload = _read(connection, int.from_bytes(head[:3], "big"))
-                kind, flags, stream = head[3], head[4], int.from_bytes(head[5:], "big")
-                if kind in (SETTINGS, PING) and not flags & _ACK:
-                    connection.sendall(frame(kind, _ACK, payload if kind == PING else b"", stream=0))
-                elif kind in (DATA, HEADERS) and flags & END_STREAM:
-                    self._answer(connection, stream)
+                kind, flags, stream = self._next(connection)
+                if kind in (DATA, HEADERS) and flags & END_STREAM:
+                    self._respond(connection, stream)
 
-    def _answer(self, connection: socket.socket, stream: int) -> None:
-        for sent in self._frames:
+    def _next(self, connection: socket.socket) -> tuple[int, int, int]:
+        """Reads a frame, and acknowledges it if need be. Returns its kind, flags and stream."""
+        head = _read(connection, 9)
+        payload = _read(connection, int.from_bytes(head[:3], "big"))
+        kind, flags = head[3], head[4]
+        if kind in (SETTINGS, PING) and not flags & _ACK:
+            connection.sendall(frame(kind, _ACK, payload if kind == PING else b"", stream=0))
+        return kind, flags, int.from_bytes(head[5:], "big")
+
+    def _respond(self, connection: socket.socket, stream: int) -> None:
+        for sent in self.frames_of_call():
             if sent == CLOSE:
                 connection.shutdown(socket.SHUT_RDWR)
                 return
+            if sent == READ:
+                connection.sendall(frame(PING, 0, b"is read?", stream=0))
+                while self._next(connection)[:2] != (PING, _ACK):
+                    pass
+                continue
             connection.sendall(sent.replace(struct.pack(">I", _CALLS_OWN), struct.pack(">I", stream)))
 
 

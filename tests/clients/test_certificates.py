@@ -3,17 +3,22 @@
 import os
 import stat
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
+from tests.authority import Authority
 from tests.canary import raises
 from tests.certificates import BAD_AUTHORITIES, BAD_PAIRS, DAY, PASSWORD, MadeFiles
 from tests.clients.twins import MakeClient
-from tests.support import BIN
-from userprofile import TLS
+from tests.fork_server import BIN
+from tests.support import WAIT
+from userprofile import TLS, certificates
 from userprofile.certificates import CertificateError, read_authorities, read_identity, time_left
 
 
@@ -55,6 +60,13 @@ def test_authorities_in_any_usual_form_are_taken(files: MadeFiles, name: str) ->
     assert authorities.pem == (files / name).read_bytes()
 
 
+def test_a_file_of_very_many_beginnings_is_refused_at_once(tmp_path: Path) -> None:
+    # With a search for the end of each it would take hours, in which nothing else in the process runs.
+    (tmp_path / "ca.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\n" * 500_000)
+    with raises(ValueError, match="it is damaged"):
+        read_authorities(tmp_path / "ca.pem")
+
+
 def test_one_expired_authority_among_others_is_no_harm(files: MadeFiles) -> None:
     authorities = read_authorities(files / "some expired.pem")
     assert authorities.expired == 1
@@ -76,6 +88,52 @@ def test_a_certificate_and_its_key_are_taken(files: MadeFiles, certificate: str,
     assert "PRIVATE" not in repr(identity)
 
 
+@pytest.mark.parametrize(
+    ("key", "usable"),
+    [
+        (rsa.generate_private_key(65537, 2048), True),
+        (ec.generate_private_key(ec.SECP384R1()), True),
+        (ec.generate_private_key(ec.SECP521R1()), False),
+        (ec.generate_private_key(ec.SECP256K1()), False),
+        (ed25519.Ed25519PrivateKey.generate(), False),
+    ],
+    ids=["RSA", "P-384", "P-521", "secp256k1", "Ed25519"],
+)
+def test_a_key_with_which_each_handshake_of_grpc_would_fail_is_refused(
+    tmp_path: Path, key: CertificateIssuerPrivateKeyTypes, usable: bool
+) -> None:
+    authority = Authority()
+    issued = authority.issue("localhost", key=key)
+    issued.write(tmp_path, "own")
+    if usable:
+        credentials = grpc.ssl_server_credentials([(issued.key, issued.certificate)])
+        server = grpc.server(ThreadPoolExecutor(1))
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        server.start()
+        with authority.channel(f"127.0.0.1:{port}") as channel:
+            grpc.channel_ready_future(channel).result(WAIT)
+        server.stop(0)
+        assert read_identity(tmp_path / "own.pem", tmp_path / "own.key").key == issued.key
+    else:
+        with raises(CertificateError, match="gRPC can't use a key of its kind; use RSA, or EC with P-256 or P-384"):
+            read_identity(tmp_path / "own.pem", tmp_path / "own.key")
+    assert read_identity(tmp_path / "own.pem", tmp_path / "own.key", for_grpc=False).key == issued.key
+
+
+def test_a_pair_that_is_replaced_while_it_is_read_is_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority()
+    authority.issue("localhost").write(tmp_path, "own")
+    check_key = certificates._check_key
+
+    def replaced_meanwhile(path: Path | str, content: bytes) -> None:
+        check_key(path, content)
+        authority.issue("localhost").write(tmp_path, "own")
+
+    monkeypatch.setattr(certificates, "_check_key", replaced_meanwhile)
+    with raises(CertificateError, match="replaced while they were read"):
+        read_identity(tmp_path / "own.pem", tmp_path / "own.key")
+
+
 def test_the_days_that_are_left_are_said(files: MadeFiles) -> None:
     not_after = read_identity(files / "own.pem", files / "own.key").not_after
     assert time_left(not_after) == f"90 days left (until {not_after:%Y-%m-%d})"
@@ -95,12 +153,12 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
             read_authorities(path)
 
 
-def test_the_command_line_asks_nobody_for_a_password(files: MadeFiles) -> None:
-    """In a session without a terminal, where OpenSSL would ask on standard input."""
+def test_the_command_line_never_prompts_for_a_password(files: MadeFiles) -> None:
+    """In a session without a terminal, where OpenSSL would prompt on standard input."""
     for name in ("encrypted.key", "encrypted traditionally.key"):
-        command = [BIN / "userprofile", "get", "johndoe", "--tls-certificate", files / "own.pem", "--tls-key"]
+        command = [str(BIN / "userprofile"), "get", "johndoe", "--tls-certificate", str(files / "own.pem"), "--tls-key"]
         done = subprocess.run(
-            [*command, files / name],
+            [*command, str(files / name)],
             input=PASSWORD.decode() + "\n",
             capture_output=True,
             text=True,
@@ -114,7 +172,7 @@ def test_the_command_line_asks_nobody_for_a_password(files: MadeFiles) -> None:
 
 @pytest.mark.parametrize("name", ["empty", "folder", "garbage"])
 def test_the_command_line_refuses_bad_authorities(files: MadeFiles, name: str) -> None:
-    command = [BIN / "userprofile", "health", "--tls-ca", files / name]
+    command = [str(BIN / "userprofile"), "health", "--tls-ca", str(files / name)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert BAD_AUTHORITIES[name] in done.stderr

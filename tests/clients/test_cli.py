@@ -1,5 +1,6 @@
 """`userprofile batch`, `health` and `completion`, and the options of a connection; `get` is in tests/test_cli.py."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import BIN, run
+from tests.fork_server import BIN
+from tests.support import run
 from userprofile import User
 from userprofile.testing import FakeUserProfileServer
 
@@ -35,17 +37,19 @@ class TestBatch:
         done = userprofile(server, "batch", "nobody", "johndoe", "jürgen 🦊")
         assert lines(done) == [
             {"username": "nobody", "user": None},
-            {
-                "username": "johndoe",
-                "user": {"username": "johndoe", "email": "j@example.com", "full_name": None, "disabled": None},
-            },
-            {
-                "username": "jürgen 🦊",
-                "user": {"username": "jürgen 🦊", "email": None, "full_name": None, "disabled": None},
-            },
+            {"username": "johndoe", "user": dataclasses.asdict(User("johndoe", "j@example.com"))},
+            {"username": "jürgen 🦊", "user": dataclasses.asdict(User("jürgen 🦊"))},
         ]
         assert done.stderr == "2 found, 1 not found, 0 failed\n"
         assert done.returncode == 3
+
+    def test_prints_the_requested_fields(self, server: FakeUserProfileServer) -> None:
+        done = userprofile(server, "batch", "johndoe", "nobody", "--fields=email")
+        assert lines(done) == [
+            {"username": "johndoe", "user": {"username": "johndoe", "email": "j@example.com"}},
+            {"username": "nobody", "user": None},
+        ]
+        assert server.requests[0].fields == frozenset(["username", "email"])
 
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
     @pytest.mark.parametrize("packed", [False, True])
@@ -72,12 +76,12 @@ class TestBatch:
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.splitlines()[-1] == "error: standard input is a zip archive: unpack it first"
 
-    def test_tells_of_two_files_that_were_joined_within_a_line(self, server: FakeUserProfileServer) -> None:
+    def test_warns_of_two_files_that_were_joined_within_a_line(self, server: FakeUserProfileServer) -> None:
         done = userprofile(server, "batch", stdin="johndoe\njohndoe\ufeffnobody\n".encode())
         assert [line["user"] is None for line in lines(done)] == [False, True]
-        assert "warning: line 2 has a byte order mark inside" in done.stderr
+        assert "warning: line 2 contains a byte order mark" in done.stderr
 
-    def test_gives_every_line_an_answer(self, server: FakeUserProfileServer) -> None:
+    def test_prints_a_result_for_every_line(self, server: FakeUserProfileServer) -> None:
         server.fail("CORRUPT_DOCUMENT", username="corrupt")
         done = userprofile(server, "batch", stdin=b"johndoe\n\0\n\xff\ncorrupt\n" + b"x" * 100_000 + b"\nnobody\n")
         found, empty, not_text, corrupt, too_long, nobody = lines(done)
@@ -91,7 +95,7 @@ class TestBatch:
         assert isinstance(error, dict)
         assert len(error.pop("request_id")) == 32
         assert error == {
-            "code": "DATA_LOSS", "reason": "CORRUPT_DOCUMENT", "message": "The fake server says CORRUPT_DOCUMENT.",
+            "code": "DATA_LOSS", "reason": "CORRUPT_DOCUMENT", "message": "The fake server returned CORRUPT_DOCUMENT.",
         }  # fmt: skip
         assert nobody == {"username": "nobody", "user": None}
         assert done.stderr == "1 found, 1 not found, 4 failed\n"
@@ -118,8 +122,8 @@ class TestBatch:
         done = userprofile(server, "batch", stdin=b"")
         assert (done.returncode, done.stdout) == (0, "")
 
-    def test_answers_before_its_input_ends(self, server: FakeUserProfileServer) -> None:
-        # Names are asked for by the hundred, and a few hundreds ahead.
+    def test_prints_results_before_its_input_ends(self, server: FakeUserProfileServer) -> None:
+        # Users are requested by the hundred, and a few hundreds ahead.
         with subprocess.Popen(
             [BIN / "userprofile",
              "batch", "--target", server.target],
@@ -142,11 +146,11 @@ class TestHealth:
         done = userprofile(server, "health")
         assert (done.returncode, done.stdout) == (4, "NOT_SERVING\n")
 
-    def test_says_that_nobody_answers(self, server: FakeUserProfileServer) -> None:
+    def test_says_that_no_server_is_reachable(self, server: FakeUserProfileServer) -> None:
         server.stop()
         done = userprofile(server, "health")
         assert (done.returncode, done.stdout) == (4, "")
-        assert done.stderr.startswith(f"error: no userprofile server answers at {server.target}; is it running? (")
+        assert done.stderr.startswith(f"error: no userprofile server reachable at {server.target}; is it running? (")
 
 
 class TestTokens:
@@ -187,7 +191,7 @@ class TestTokens:
         (["--timeout", "0"], "--timeout"),
         (["--retries", "5"], "--retries"),
         (["--tls-ca", "/missing.pem"], "No such file"),
-        (["--tls-certificate", "/certificate.pem"], "go together"),
+        (["--tls-certificate", "/certificate.pem"], "needs its key"),
     ],
 )
 def test_a_wrong_option_is_named(server: FakeUserProfileServer, arguments: list[str], says: str) -> None:
@@ -197,7 +201,7 @@ def test_a_wrong_option_is_named(server: FakeUserProfileServer, arguments: list[
     assert "Traceback" not in done.stderr
 
 
-def test_tls_is_spoken_where_it_is_asked_for(server: FakeUserProfileServer) -> None:
+def test_tls_is_used_if_requested(server: FakeUserProfileServer) -> None:
     done = userprofile(server, "get", "johndoe", "--tls", "--retries", "0")
     assert done.returncode == 4  # the fake server doesn't understand it
     assert "SSL" in done.stderr or "handshake" in done.stderr

@@ -1,4 +1,4 @@
-"""What both Python clients do, beyond the table of test_behaviour.py."""
+"""What both Python clients do, beyond the table of test_conformance.py."""
 
 import copy
 import dataclasses
@@ -11,12 +11,17 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
 
 import userprofile
 from tests.canary import raises
+from tests.clients import raw_server as raw
 from tests.clients.twins import MakeClient
 from tests.support import eventually, run
+from tests.timing import judging
 from userprofile import User, UserProfileError
+from userprofile.errors import from_status
 from userprofile.testing import FakeUserProfileServer
 
 
@@ -107,19 +112,55 @@ class TestErrors:
         assert type(caught.value) is expected
         assert (caught.value.reason, caught.value.retryable) == (reason, retryable)
 
+    @pytest.mark.timing
+    @pytest.mark.parametrize("timeout", [0.5, 1, 2])
+    def test_a_timeout_that_ends_between_two_retries_has_the_reason(
+        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer, timeout: float
+    ) -> None:
+        fake_userprofile.fail("STORE_UNAVAILABLE")
+        client = make_client(fake_userprofile.target, timeout=timeout)
+        for _ in range(1 if judging() else 10):
+            with raises(UserProfileError) as caught:
+                client.get_user("johndoe")
+            if caught.value.code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                break  # on a busy machine the response to the last attempt may come too late
+        assert isinstance(caught.value, userprofile.ServiceUnavailableError)
+        assert (caught.value.reason, caught.value.retryable) == ("STORE_UNAVAILABLE", True)
+
+    @pytest.mark.parametrize("name", ["STORE_UNAVAILABLE", "STORE_TIMEOUT", "OF_A_LATER_VERSION"])
+    @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED])
+    @pytest.mark.parametrize("says", [True, False])
+    def test_are_retryable_if_the_response_says_so(self, name: str, code: grpc.StatusCode, says: bool) -> None:
+        details: list[Message] = [error_details_pb2.ErrorInfo(domain="userprofile", reason=name)]
+        if says:
+            details.append(error_details_pb2.RetryInfo())
+        status = status_pb2.Status(code=code.value[0])
+        for detail in details:
+            status.details.add().Pack(detail)
+        assert from_status(status, None).retryable is says
+
+    @pytest.mark.parametrize(("pushback", "retryable"), [("-1", False), ("100", True)])
+    def test_of_others_are_retryable_unless_they_forbid_it(
+        self, make_client: MakeClient, pushback: str, retryable: bool
+    ) -> None:
+        with raw.RawServer(raw.failure(14, ("grpc-retry-pushback-ms", pushback))) as server:
+            with raises(userprofile.ServiceUnavailableError) as caught:
+                make_client(server.target, retries=0).get_user("johndoe")
+        assert caught.value.retryable is retryable
+
     def test_name_a_service_that_is_not_there(self, make_client: MakeClient, unused_target: str) -> None:
         with raises(userprofile.ServiceUnavailableError, match="Connection refused") as caught:
-            make_client(unused_target).get_user("johndoe", request_id="mine")
+            make_client(unused_target).get_user("johndoe", request_id="mine", timeout=0.5)
         assert (caught.value.reason, caught.value.request_id) == ("SERVICE_UNREACHABLE", "mine")
         assert caught.value.retryable
 
 
 class TestNames:
     @pytest.mark.parametrize("username", ["", "x" * 234, "x" * 100_000, "\ud800"])
-    def test_that_nobody_can_have_are_refused_whichever_way_they_are_asked(self, client: Any, username: str) -> None:
-        for ask in (client.get_user, client.find_user):
+    def test_that_nobody_can_have_are_refused_by_every_method(self, client: Any, username: str) -> None:
+        for call in (client.get_user, client.find_user):
             with raises(userprofile.InvalidUsernameError, match="username must ") as caught:
-                ask(username)
+                call(username)
             assert caught.value.reason == "INVALID_USERNAME"
         (_, user), (_, error) = client.iter_users(["johndoe", username])
         assert isinstance(user, User)
@@ -139,14 +180,19 @@ class TestNames:
         assert {type(error) for _, error in client.iter_users(names)} == {userprofile.InvalidUsernameError}
 
     def test_are_strings(self, client: Any) -> None:
-        for ask in (lambda: client.get_user(None), lambda: client.get_users([5]), lambda: client.find_user(b"johndoe")):
+        calls: list[Callable[[], object]] = [
+            lambda: client.get_user(None),
+            lambda: client.get_users([5]),
+            lambda: client.find_user(b"johndoe"),
+        ]
+        for call in calls:
             with raises(TypeError, match="a username is a string"):
-                ask()
+                call()
 
     def test_a_lone_name_is_not_taken_for_a_list_of_letters(self, client: Any) -> None:
-        with raises(TypeError, match="put a single one into a list"):
+        with raises(TypeError, match="expected an iterable of usernames, got a single string"):
             client.get_users("johndoe")
-        with raises(TypeError, match="put a single one into a list"):
+        with raises(TypeError, match="expected an iterable of usernames, got a single string"):
             next(client.iter_users("johndoe"))
 
 
@@ -156,7 +202,7 @@ class TestManyUsers:
         fake_userprofile.add(*(User(f"user{number}") for number in range(0, 1000, 2)))
         return fake_userprofile
 
-    def test_are_asked_for_by_the_hundred_and_each_once(
+    def test_are_requested_by_the_hundred_and_each_once(
         self, make_client: MakeClient, server: FakeUserProfileServer
     ) -> None:
         names = [f"user{number}" for number in range(250)]
@@ -218,11 +264,11 @@ class TestTime:
         self, make_client: MakeClient, silent_target: str, where: str
     ) -> None:
         client = make_client(silent_target, timeout=0.05 if where == "client" else 3600)
-        for ask in (client.get_user, lambda name, **options: client.get_users([name], **options)):
+        for call in (client.get_user, lambda name, **options: client.get_users([name], **options)):
             with raises(userprofile.DeadlineExceededError) as caught:
-                ask("johndoe", **({} if where == "client" else {"timeout": 0.05}))
+                call("johndoe", **({} if where == "client" else {"timeout": 0.05}))
             assert caught.value.request_id
-            assert caught.value.message.startswith(f"no answer from {silent_target} within 0.05 s (")
+            assert caught.value.message.startswith(f"no response from {silent_target} within 0.05 s (")
 
     def test_a_call_can_wait_for_a_server_until_its_time_is_up(
         self, make_client: MakeClient, unused_target: str
@@ -232,12 +278,23 @@ class TestTime:
         with raises(userprofile.ServiceUnavailableError, match=in_vain) as caught:
             client.get_user("johndoe", timeout=0.2, wait_for_ready=True)
         assert (caught.value.reason, caught.value.retryable) == ("SERVICE_UNREACHABLE", True)
-        waiting = make_client(unused_target)
-        for ask in (waiting.get_user, lambda name, **options: waiting.get_users([name], **options)):
+        waiting = make_client(unused_target, retries=0)
+        for call in (waiting.get_user, lambda name, **options: waiting.get_users([name], **options)):
             with raises(userprofile.ServiceUnavailableError, match=in_vain):
-                ask("johndoe", timeout=0.2)
+                call("johndoe", timeout=0.2)
         with raises(userprofile.ServiceUnavailableError, match="^(failed to connect|connections to all)"):
             waiting.get_user("johndoe", wait_for_ready=False)
+
+    def test_a_call_whose_time_is_up_before_its_retries_says_that_no_server_could_be_reached(
+        self, make_client: MakeClient, unused_target: str
+    ) -> None:
+        client = make_client(unused_target, wait_for_ready=False, timeout=0.2)
+        for call in (client.get_user, lambda name: client.get_users([name])):
+            with raises(
+                userprofile.ServiceUnavailableError, match=r"could be reached within 0.2 s: .*refused"
+            ) as caught:
+                call("johndoe")
+            assert (caught.value.reason, caught.value.retryable) == ("SERVICE_UNREACHABLE", True)
 
     @pytest.mark.parametrize("timeout", [float("inf"), float("nan"), 1e18])
     def test_a_timeout_has_to_be_one(self, make_client: MakeClient, timeout: float) -> None:
@@ -249,7 +306,7 @@ class TestTime:
             make_client(timeout=0)
 
     def test_a_call_whose_time_is_over_fails_so(self, client: Any) -> None:
-        with raises(userprofile.DeadlineExceededError, match="its time was over before it began"):
+        with raises(userprofile.DeadlineExceededError, match="the deadline had passed before the call"):
             client.get_user("johndoe", timeout=-0.5)
 
     def test_every_call_has_a_deadline(self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer) -> None:
@@ -279,7 +336,7 @@ class TestMetadata:
         [
             ([("X-Upper", "a")], "lower-case"),
             ([("grpc-timeout", "1S")], "grpc-"),
-            ([("x-a", "secret\n")], "'x-a' can't be sent"),
+            ([("x-a", "secret\n")], "value of 'x-a' must be printable ASCII"),
             ([("x-a-bin", "secret")], "bytes"),
             ([("authorization", "Bearer secret")], "`token`"),
             ([("x-request-id", "secret")], "`request_id`"),
@@ -347,13 +404,28 @@ class TestContext:
         (request,) = fake_userprofile.requests
         assert (request.metadata["traceparent"], request.metadata["tracestate"]) == ("mine", "a=1,b=2")
 
-    def test_without_a_deadline_or_with_a_nonsensical_id_it_limits_nothing(
-        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
+    @pytest.mark.parametrize("received", ["", "two words", "x" * 129, "ünlesbar", "not\na line", b"bytes"])
+    def test_with_an_id_that_cannot_be_one_does_not_fail_the_call_which_gets_its_own(
+        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer, received: str | bytes
     ) -> None:
         client = make_client(fake_userprofile.target)
-        client.find_user("johndoe", context=self.Serving(None, ("x-request-id", "not\na line")))
+        context = self.Serving(None, ("x-request-id", received), ("traceparent", "theirs"))
+        client.find_user("johndoe", context=context)
+        client.get_users(["johndoe"], context=context)
+        client.find_user("johndoe", context=context, request_id="mine")
+        *own, given = fake_userprofile.requests
+        assert [len(request.metadata["x-request-id"]) for request in own] == [32, 32]
+        assert given.metadata["x-request-id"] == "mine"
+        assert {request.metadata["traceparent"] for request in fake_userprofile.requests} == {"theirs"}
+
+    def test_with_the_longest_id_passes_it_on(
+        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
+    ) -> None:
+        make_client(fake_userprofile.target).find_user(
+            "johndoe", context=self.Serving(None, ("x-request-id", "x" * 128))
+        )
         (request,) = fake_userprofile.requests
-        assert len(request.metadata["x-request-id"]) == 32
+        assert request.metadata["x-request-id"] == "x" * 128
 
     def test_whose_time_is_up_makes_no_call(
         self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer
@@ -369,21 +441,22 @@ class TestTheEnd:
         client.get_user("johndoe")
         client.close()
         client.close()
-        for ask in (
+        calls: list[Callable[[], object]] = [
             lambda: client.get_user("johndoe"),
             lambda: client.find_user("johndoe"),
             lambda: client.get_users(["johndoe"]),
             lambda: next(client.iter_users(["johndoe"])),
             lambda: client.check_health(),
-        ):
+        ]
+        for call in calls:
             with raises(RuntimeError, match="this client is closed"):
-                ask()
+                call()
 
     def test_a_client_that_was_never_used_closes(self, make_client: MakeClient) -> None:
         make_client().close()
 
     @pytest.mark.parametrize(
-        "ask",
+        "operation",
         [
             lambda client: client.get_user("johndoe"),
             lambda client: client.get_users(["johndoe"]),
@@ -392,12 +465,12 @@ class TestTheEnd:
         ids=["get_user", "get_users", "iter_users"],
     )
     def test_calls_in_progress_are_cancelled_and_their_callers_are_not(
-        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer, ask: Callable[[Any], Any]
+        self, make_client: MakeClient, fake_userprofile: FakeUserProfileServer, operation: Callable[[Any], Any]
     ) -> None:
         fake_userprofile.delay = 30
         client = make_client(fake_userprofile.target, timeout=60)
         with ThreadPoolExecutor(1) as caller:
-            call = caller.submit(ask, client)
+            call = caller.submit(operation, client)
             eventually(lambda: fake_userprofile.requests, "the call has arrived")
             client.close()
             try:
@@ -407,23 +480,39 @@ class TestTheEnd:
         assert error.code is grpc.StatusCode.CANCELLED
 
     def test_ends_a_health_check_too(self, make_client: MakeClient, silent_target: str) -> None:
-        client = make_client(silent_target, timeout=60)
+        client: Any = make_client(silent_target, timeout=60)
         with ThreadPoolExecutor(1) as caller:
             check = caller.submit(client.check_health)
             eventually(lambda: getattr(client, "client", client)._checking, "the check has begun")
             client.close()
             assert isinstance(check.exception(timeout=20), UserProfileError | RuntimeError)
 
-    def test_threads_that_still_call_hear_of_it_and_of_nothing_else(
+    def test_ends_a_health_check_that_is_about_to_be_sent(self, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        client = userprofile.UserProfileClient(address)
+
+        class Closing(set[grpc.Channel]):
+            """Has another thread close the client when the check's channel is there, and its call is not."""
+
+            def add(self, channel: grpc.Channel) -> None:
+                super().add(channel)
+                closing = threading.Thread(target=client.close)
+                closing.start()
+                closing.join()
+
+        monkeypatch.setattr(client, "_checking", Closing())
+        with raises(RuntimeError, match="this client is closed"):
+            client.check_health()
+
+    def test_threads_that_still_call_get_this_error_and_no_other(
         self, address: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # Watched channels tell of their end in another way.
+        # Channels that are watched report their end differently.
         monkeypatch.setattr(grpc, "insecure_channel", grpc.insecure_channel.__wrapped__)  # type: ignore[attr-defined]
         for _ in range(10):
             client = userprofile.UserProfileClient(address)
             ends: list[BaseException] = []
 
-            def ask(client: Any = client, ends: list[BaseException] = ends) -> None:
+            def call(client: Any = client, ends: list[BaseException] = ends) -> None:
                 try:
                     while True:
                         client.get_user("johndoe")
@@ -431,7 +520,7 @@ class TestTheEnd:
                 except BaseException as end:
                     ends.append(end)
 
-            callers = [threading.Thread(target=ask) for _ in range(8)]
+            callers = [threading.Thread(target=call) for _ in range(8)]
             for caller in callers:
                 caller.start()
             client.close()
@@ -442,7 +531,7 @@ class TestTheEnd:
                 assert isinstance(error, UserProfileError | RuntimeError), repr(error)
 
     @pytest.mark.parametrize("kind", ["sync", "async"])
-    def test_a_child_process_is_told_to_make_its_own(self, address: str, kind: str) -> None:
+    def test_a_child_process_has_to_make_its_own(self, address: str, kind: str) -> None:
         program = f"""
 import asyncio, os, sys
 from userprofile import AsyncUserProfileClient, UserProfileClient
@@ -527,6 +616,8 @@ class TestHealth:
         assert client.check_health() is True
         fake_userprofile.set_serving(False)
         assert client.check_health() is False
+        twin: Any = getattr(client, "client", client)
+        assert not twin._checking, "each check ends with its channel"
 
     def test_of_the_real_server_is_good(self, client: Any) -> None:
         assert client.check_health() is True
@@ -537,9 +628,9 @@ class TestHealth:
 
 
 def test_the_stubs_are_there_for_those_who_want_them(address: str) -> None:
-    from userprofile.v1 import user_profile_pb2, user_profile_pb2_grpc
+    from userprofile.v1 import user_profile_service_pb2, user_profile_service_pb2_grpc
 
     with grpc.insecure_channel(address) as channel:
-        stub = user_profile_pb2_grpc.UserProfileServiceStub(channel)
-        response = stub.GetUser(user_profile_pb2.GetUserRequest(username="johndoe"), timeout=10)
+        stub = user_profile_service_pb2_grpc.UserProfileServiceStub(channel)
+        response = stub.GetUser(user_profile_service_pb2.GetUserRequest(username="johndoe"), timeout=10)
     assert response.user.full_name == "John Doe"

@@ -1,84 +1,65 @@
-"""The clients of all languages try again, ping and read as much as the Python client: its numbers, in their code."""
+"""The service config is the contract's, and says for each method whether it is retried."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from userprofile.channel import Endpoint
+from userprofile.channel import SERVICE_NAME, ChannelConfig
 from userprofile.client import DEFAULT_RETRIES
+from userprofile.service_config import MAX_RETRIES, SERVICE_CONFIG, time_suffices
+from userprofile.v1 import user_profile_service_pb2 as pb
 
-CLIENTS = Path(__file__).parent.parent.parent / "clients"
-
-RECONNECT = {
-    "go": [r"BaseDelay: +{first} \* time\.Millisecond", r"MaxDelay: +{longest} \* time\.Millisecond"],
-    "node": [r"first: {first}\b", r"longest: {longest}\b"],
-    "java": [r"LONGEST = Duration\.ofMillis\({longest}\)"],
-}
-"""Between attempts to connect again; grpc-java's first pause can't be set."""
-
-WAITS = {
-    "go": r"WaitForReady\(!config\.FailFast\)",
-    "node": r"waitForReady = true",
-    "java": r"if \(!failFast\) \{\s+stub = stub\.withWaitForReady\(\)",
-}
-"""Calls wait for a server by default."""
-
-SOURCES = {
-    "go": CLIENTS / "go/client.go",
-    "node": CLIENTS / "node/src/connection.ts",
-    "java": CLIENTS / "java/src/main/java/userprofile/client",
-}
+CONTRACT = Path(__file__).parent.parent.parent / "protos/userprofile/v1/service_config.json"
+METHODS = {method.name for method in pb.DESCRIPTOR.services_by_name["UserProfileService"].methods}
 
 
-@pytest.fixture(scope="module")
-def options() -> dict[str, Any]:
-    return dict(Endpoint("localhost:1", tls=None, retries=DEFAULT_RETRIES, channel_options=()).balanced)
+def config(**options: Any) -> Any:
+    config = ChannelConfig("localhost:1", tls=None, channel_options=(), **options)
+    return json.loads(dict(config.load_balanced_options)["grpc.service_config"])
 
 
-def source(language: str) -> str:
-    """Returns the code of a client's connection, without what each language writes differently."""
-    path = SOURCES[language]
-    files = sorted(path.glob("*.java")) if path.is_dir() else [path]
-    text = "\n".join(file.read_text() for file in files)
-    return re.sub(r"(?<=\d)_(?=\d)", "", text).replace('"', "")
+def test_every_method_is_named() -> None:
+    names = [name for method in SERVICE_CONFIG["methodConfig"] for name in method["name"]]
+    assert {name["service"] for name in names} == {SERVICE_NAME}
+    assert sorted(name["method"] for name in names) == sorted(METHODS)
 
 
-@pytest.mark.parametrize("language", SOURCES)
-def test_policy(language: str, options: dict[str, Any]) -> None:
-    config = json.loads(options["grpc.service_config"])
-    policy = config["methodConfig"][0]["retryPolicy"]
-    code = source(language)
-    for key, value in [*policy.items(), *config["retryThrottling"].items()]:
-        if isinstance(value, list):
-            value = ", ".join(value)
-        assert re.search(rf"\b{key}[:,]\s*(\[|List\.of\()?{re.escape(str(value))}(\.0)?[\]),}}\n ]", code), (key, value)
-    assert "round_robin" in code
-    # A switch, off by default: what a channel's health watch is worth stands in docs/architecture.md.
-    assert "healthCheckConfig" not in config
-    if language != "node":  # grpc-js has no health checks on the client's side
-        assert "healthCheckConfig" in code
+def test_the_channel_has_the_contracts() -> None:
+    assert config(retries=DEFAULT_RETRIES) == SERVICE_CONFIG == json.loads(CONTRACT.read_text())
+    assert DEFAULT_RETRIES == MAX_RETRIES
+
+
+def test_the_caller_may_have_fewer_retries() -> None:
+    for retries in range(1, MAX_RETRIES + 1):
+        for method in config(retries=retries)["methodConfig"]:
+            assert method["retryPolicy"]["maxAttempts"] == retries + 1
+    assert all("retryPolicy" not in method for method in config(retries=0)["methodConfig"])
+
+
+def test_health_is_watched_only_if_the_caller_wants_it() -> None:
+    assert "healthCheckConfig" not in config(retries=0)
+    assert config(retries=0, health_checking=True)["healthCheckConfig"] == {"serviceName": SERVICE_NAME}
 
 
 @pytest.mark.parametrize(
-    ("language", "time", "timeout", "size"),
+    ("attempts", "remaining", "suffices"),
     [
-        ("go", r"keepaliveTime = {} \* time\.Second", r"Timeout: +{} \* time\.Second", "maxResponseBytes = {}"),
-        ("node", "KEEPALIVE_MS = {}000", r"grpc\.keepalive_timeout_ms: {}000", "MAX_RESPONSE_BYTES = {}"),
-        ("java", r"KEEPALIVE = Duration\.ofSeconds\({}\)", r"keepAliveTimeout\({},", "MAX_RESPONSE_BYTES = {}"),
+        (None, None, True),
+        (None, 0.07, True),
+        (None, 0.06, False),
+        ("0", 0.07, True),
+        ("1", 0.23, False),
+        ("1", 0.25, True),
+        ("2", 0.95, False),
+        ("2", 0.97, True),
+        ("3", 2.3, False),
+        ("3", 2.5, True),
+        *((nonsense, 0.07, True) for nonsense in ("-1", "9" * 5000, "", "\u0661", "1e3", b"\xff")),
     ],
 )
-def test_channel(language: str, time: str, timeout: str, size: str, options: dict[str, Any]) -> None:
-    code = source(language)
-    mebibytes, rest = divmod(options["grpc.max_receive_message_length"], 1024 * 1024)
-    assert rest == 0
-    assert re.search(time.format(options["grpc.keepalive_time_ms"] // 1000), code)
-    assert re.search(timeout.format(options["grpc.keepalive_timeout_ms"] // 1000), code)
-    # A second at most between attempts to connect again, where a language can be told at all the first pause too.
-    first, longest = (options[f"grpc.{name}_reconnect_backoff_ms"] for name in ("initial", "max"))
-    for pattern in RECONNECT[language]:
-        assert re.search(pattern.format(first=first, longest=longest), code), pattern
-    assert re.search(WAITS[language], code)
-    assert re.search(size.format(rf"{mebibytes} \* 1024 \* 1024"), code)
+def test_whether_the_time_suffices_for_the_next_pause(
+    attempts: object, remaining: float | None, suffices: bool
+) -> None:
+    assert time_suffices(attempts, remaining) is suffices

@@ -1,4 +1,4 @@
-"""A server that goes and comes, one that isn't there, and a gateway that lets not everything through."""
+"""A server that restarts, one that is absent, and a gateway that doesn't let every call through."""
 
 import socket
 import threading
@@ -15,23 +15,25 @@ from grpc_health.v1 import health, health_pb2_grpc
 import userprofile
 from tests.canary import raises
 from tests.clients.twins import MakeClient
-from tests.support import eventually, run
+from tests.support import WAIT, eventually, run
 from userprofile import User
 from userprofile.errors import from_rpc_error
 from userprofile.testing import FakeUserProfileServer
-from userprofile.v1 import user_profile_pb2 as pb
-from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
+from userprofile.v1 import user_profile_pb2 as user_pb
+from userprofile.v1 import user_profile_service_pb2 as pb
+from userprofile.v1 import user_profile_service_pb2_grpc as pb_grpc
 
 TOKEN = "a-token-for-the-tests"
 
 
+@pytest.mark.slow
 def test_a_restart_is_not_felt(make_client: MakeClient, fake_userprofile: FakeUserProfileServer) -> None:
     fake_userprofile.add(User("johndoe"))
-    client = make_client(fake_userprofile.target, timeout=30)
+    client = make_client(fake_userprofile.target, timeout=WAIT)
     outcomes: list[Any] = []
     done = threading.Event()
 
-    def ask() -> None:
+    def call() -> None:
         while not done.is_set():
             try:
                 outcomes.append(client.get_user("johndoe"))
@@ -41,10 +43,10 @@ def test_a_restart_is_not_felt(make_client: MakeClient, fake_userprofile: FakeUs
 
     def more() -> None:
         before = len(outcomes)
-        eventually(lambda: len(outcomes) > before + 20, "calls succeed", timeout=30)
+        eventually(lambda: len(outcomes) > before + 20, "calls succeed")
 
     with ThreadPoolExecutor(8) as callers:
-        asking = [callers.submit(ask) for _ in range(8)]
+        futures = [callers.submit(call) for _ in range(8)]
         try:
             for _ in range(2):
                 more()
@@ -54,11 +56,12 @@ def test_a_restart_is_not_felt(make_client: MakeClient, fake_userprofile: FakeUs
             more()
         finally:
             done.set()
-        for asked in asking:
-            asked.result()
+        for future in futures:
+            future.result()
     assert [outcome for outcome in outcomes if outcome != User("johndoe")] == []
 
 
+@pytest.mark.timing(only=True)
 def test_a_service_that_is_not_there_is_not_hammered(make_client: MakeClient) -> None:
     attempts: list[float] = []
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(21) as threads:
@@ -72,21 +75,21 @@ def test_a_service_that_is_not_there_is_not_hammered(make_client: MakeClient) ->
                 attempts.append(time.monotonic())
             done.set()
 
-        def ask(client: Any) -> None:
+        def call(client: Any) -> None:
             while not done.is_set():
                 with raises(userprofile.UserProfileError):
                     client.get_user("johndoe")
 
         hanging_up = threads.submit(hang_up)
-        for asked in [threads.submit(ask, client) for client in clients * 10]:
-            asked.result(timeout=60)
+        for future in [threads.submit(call, client) for client in clients * 10]:
+            future.result(timeout=60)
         hanging_up.result()
     # Nine attempts of each: 100 ms that grow by 1.6 to a second, each a fifth shorter at the least.
     assert attempts[-1] - attempts[0] > 3
 
 
 class Gate(grpc.ServerInterceptor):
-    """Answers in place of the service where `refuses` says so."""
+    """Fails a call in place of the service, with the code that `refuses` returns."""
 
     def __init__(self, refuses: Callable[[str, dict[str, Any]], grpc.StatusCode | None]) -> None:
         self._refuses = refuses
@@ -107,17 +110,20 @@ class Gate(grpc.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(refuse)
 
 
-class Found(pb_grpc.UserProfileServiceServicer):
-    """Everybody exists."""
+class Found:
+    """Everybody exists. No other method is called."""
+
+    def __getattr__(self, _other_method: str) -> None:
+        return None
 
     def GetUser(self, request: pb.GetUserRequest, _context: grpc.ServicerContext) -> pb.GetUserResponse:
-        return pb.GetUserResponse(user=pb.User(username=request.username))
+        return pb.GetUserResponse(user=user_pb.User(username=request.username))
 
 
 @contextmanager
 def guarded(refuses: Callable[[str, dict[str, Any]], grpc.StatusCode | None]) -> Iterator[str]:
     server = grpc.server(ThreadPoolExecutor(4), interceptors=[Gate(refuses)])
-    pb_grpc.add_UserProfileServiceServicer_to_server(Found(), server)
+    pb_grpc.add_UserProfileServiceServicer_to_server(Found(), server)  # type: ignore[arg-type]
     health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -152,7 +158,7 @@ class TestGates:
 def test_the_command_line_says_soon_that_nobody_is_there(unused_target: str) -> None:
     done = run("userprofile", "get", "johndoe", "--timeout", "3600", USERPROFILE_TARGET=unused_target)
     assert done.returncode == 4
-    assert done.stderr.startswith(f"error: no userprofile server answers at {unused_target}; is it running? (")
+    assert done.stderr.startswith(f"error: no userprofile server reachable at {unused_target}; is it running? (")
 
 
 class HttpError:
@@ -189,5 +195,5 @@ def test_an_http_status_is_an_error_in_words(
 ) -> None:
     error = from_rpc_error(HttpError(http, code), "an-id", target="localhost:1", timeout=1)
     assert type(error) is kind
-    assert error.message.startswith(f"A gateway answered HTTP {http}")
+    assert error.message.startswith(f"A gateway returned HTTP {http}")
     assert says in error.message

@@ -51,9 +51,9 @@ class BlockingAsyncClient:
             return method
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            answer = self._loop.run(method(*args, **kwargs))
-            look(f"answer of {name}", answer)
-            return answer
+            result = self._loop.run(method(*args, **kwargs))
+            look(f"result of {name}", result)
+            return result
 
         return call
 

@@ -11,7 +11,9 @@ from userprofile import TLS, AsyncUserProfileClient, CallOptions, User, UserProf
 def full_name(client: UserProfileClient, context: grpc.ServicerContext) -> str | None:
     options: CallOptions = {"timeout": 1.5, "request_id": "mine", "metadata": [("x-tenant", "acme")]}
     user: User | None = client.find_user("johndoe", **options)
-    return user.full_name if user is not None else client.get_user("alice", context=context).full_name
+    if user is None:
+        user = client.get_user("alice", fields=["full_name"], context=context)
+    return user.full_name
 
 
 def first_failure(client: UserProfileClient, names: list[str]) -> str | None:
@@ -29,7 +31,7 @@ async def both(client: AsyncUserProfileClient, context: "grpc.aio.ServicerContex
     async with aclosing(client.iter_users(["johndoe"], context=context)) as outcomes:
         async for _, outcome in outcomes:
             assert isinstance(outcome, User)
-    return await client.get_users(["johndoe", "alice"], wait_for_ready=True)
+    return await client.get_users(["johndoe", "alice"], fields={"email"}, wait_for_ready=True)
 
 
 async def token() -> str:

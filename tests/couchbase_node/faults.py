@@ -1,33 +1,35 @@
-"""What a node can be told to do wrong. All of it can be changed while clients are connected."""
+"""The faults of a node. All of them can be changed while clients are connected."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Faults:
-    """The misbehaviour of one node, `Faults()` being none.
+    """The faults of one node; `Faults()` is none.
 
     Refusing connections and restarting aren't here: stop and start the node.
     """
 
     full: bool = False
-    """Accept connections and close them at once, as a node does that has as many as it may have."""
+    """Accept connections and close them at once, like a node at its connection limit."""
     warming_up: int = 0
-    """Have no bucket yet: answer whoever selects one or asks for a document by this status.
+    """Have no bucket yet: respond with this status to the selection of a bucket or a request for a document.
 
-    After a restart that is 0x01 while the buckets are being made, and 0x86 while their documents are being loaded.
+    After a restart that is 0x01 while the buckets are being created, and 0x86 while their documents are being loaded.
     """
     mute: bool = False
-    """Accept connections and requests, and throw all of them away."""
+    """Accept connections and requests, and never respond."""
     frozen: bool = False
-    """Read nothing, as if the process were stopped; what waits is answered once that is over."""
+    """Read nothing, as if the process were stopped; waiting requests are served afterwards."""
     delay: float = 0.0
-    """Seconds by which each answer to a document operation is late."""
+    """Seconds by which each response to a document operation is late."""
+    bytes_per_second: int = 0
+    """Send no more than this on each connection, one response after the other, like a slow network; 0 for no limit."""
     statuses: dict[int, int] = field(default_factory=dict)
-    """Answer requests with this opcode by this status, whatever they ask."""
+    """Respond to requests with this opcode with this status, whatever they request."""
     reset_mid_frame: bool = False
-    """Send half of the answer to a document operation, then reset the connection."""
+    """Send half of the response to a document operation, then reset the connection."""
     overlong: str = ""
-    """Answer document operations by a header that says more of this than the body has: "key" or "extras"."""
+    """Respond to document operations with a header whose length of this is more than the body's: "key" or "extras"."""
     truncate: bool = False
-    """Send half of the answer to a document operation, then close the connection properly."""
+    """Send half of the response to a document operation, then close the connection properly."""

@@ -47,7 +47,7 @@ _BEFORE_AUTHENTICATION = {
     Opcode.SASL_STEP,
     Opcode.NOOP,
 }
-_LOCKED_CAS = 0xFFFFFFFFFFFFFFFF  # who reads a locked document isn't told the CAS that would unlock it
+_LOCKED_CAS = 0xFFFFFFFFFFFFFFFF  # a read of a locked document doesn't return the CAS that would unlock it
 
 _HAVE_BODIES = {
     Status.INVALID,
@@ -87,7 +87,7 @@ class Node:
         self.tls = tls
         self.faults = Faults()
         self.requests: dict[int, int] = {}
-        """How often each opcode was asked for."""
+        """How many requests there were of each opcode."""
         self.connections_made = 0
         self._server: asyncio.Server | None = None
         self._sessions: set[Session] = set()
@@ -140,7 +140,9 @@ class Session(asyncio.Protocol):
         """What it may send and be sent beside plain values, in the bits of `Datatype`."""
         self._scram: scram.Scram | None = None
         self._username: str | None = None
-        self._map_told = 0
+        self._sent_revision = 0
+        self._unsent = bytearray()
+        """What a slow line has still to carry."""
 
     # What asyncio calls.
 
@@ -191,7 +193,7 @@ class Session(asyncio.Protocol):
             requests = split_requests(self._buffer)
             for request in requests:
                 self._node.requests[request.opcode] = self._node.requests.get(request.opcode, 0) + 1
-                self._send(request, self._answer(request))
+                self._send(request, self._respond(request))
         except ProtocolError:
             self.reset()
 
@@ -199,7 +201,11 @@ class Session(asyncio.Protocol):
         faults = self._node.faults
         if self._transport.is_closing():
             return
-        if request.opcode not in _DOCUMENT_OPCODES:
+        if faults.bytes_per_second or self._unsent:
+            self._unsent += frame
+            if len(self._unsent) == len(frame):
+                self._send_slowly()
+        elif request.opcode not in _DOCUMENT_OPCODES:
             self._transport.write(frame)
         elif faults.overlong:
             at = 3 if faults.overlong == "key" else 4
@@ -216,11 +222,21 @@ class Session(asyncio.Protocol):
         else:
             self._transport.write(frame)
 
+    def _send_slowly(self) -> None:
+        """Sends what a hundredth of a second has room for, and the rest after that."""
+        if self._transport.is_closing():
+            return
+        room = self._node.faults.bytes_per_second // 100 or len(self._unsent)
+        self._transport.write(bytes(self._unsent[:room]))
+        del self._unsent[:room]
+        if self._unsent:
+            asyncio.get_running_loop().call_later(0.01, self._send_slowly)
+
     def _send_late(self, frame: bytes) -> None:
         if not self._transport.is_closing():
             self._transport.write(frame)
 
-    def _answer(self, request: Request) -> bytes:
+    def _respond(self, request: Request) -> bytes:
         forced = self._node.faults.statuses.get(request.opcode)
         if forced is not None:
             return self._not_my_vbucket(request) if forced == Status.NOT_MY_VBUCKET else self._refuse(request, forced)
@@ -237,7 +253,7 @@ class Session(asyncio.Protocol):
             return self._refuse(request, Status.INVALID, str(error))
 
     def _refuse(self, request: Request, status: int, why: str = "") -> bytes:
-        """Answers with the body that goes with a status: why, and by what it can be found in the node's log."""
+        """Returns an error with the body that belongs to its status: the cause, and a reference to the node's log."""
         if status not in _HAVE_BODIES or Feature.EXTENDED_ERRORS not in self._features:
             return response(request, status)
         body: dict[str, object] = {
@@ -249,17 +265,17 @@ class Session(asyncio.Protocol):
         return response(request, status, value=json.dumps(body).encode(), datatype=Datatype.JSON & self._datatypes)
 
     def _not_my_vbucket(self, request: Request) -> bytes:
-        """Sends the map along, to a client that asks for it so once for each revision."""
-        if Feature.ONE_MAP_FOR_NOT_MY_VBUCKET in self._features and self._map_told == self._cluster.revision:
+        """Returns the error with the cluster map; only once per revision if the client has requested that."""
+        if Feature.ONE_MAP_FOR_NOT_MY_VBUCKET in self._features and self._sent_revision == self._cluster.revision:
             return response(request, Status.NOT_MY_VBUCKET)
-        self._map_told = self._cluster.revision
+        self._sent_revision = self._cluster.revision
         json_ = Datatype.JSON & self._datatypes
         return response(request, Status.NOT_MY_VBUCKET, value=self._config(), datatype=json_)
 
     def _hello(self, request: Request) -> bytes:
         count = len(request.value) // 2
-        asked = struct.unpack(f">{count}H", request.value[: count * 2])
-        granted = [feature for feature in asked if feature in set(Feature)]
+        requested = struct.unpack(f">{count}H", request.value[: count * 2])
+        granted = [feature for feature in requested if feature in set(Feature)]
         self._features = set(granted)
         self._datatypes = 0
         for feature, datatype in ((Feature.JSON, Datatype.JSON), (Feature.SNAPPY, Datatype.SNAPPY)):

@@ -84,7 +84,7 @@ class Datatype(IntFlag):
 
 
 class Frame(IntEnum):
-    """What the framing extras of a request ask for beside the request."""
+    """The kinds of framing extras of a request."""
 
     DURABILITY = 1
     PRESERVE_EXPIRY = 5
@@ -101,7 +101,7 @@ class Request(NamedTuple):
     key: bytes
     value: bytes
     malformed: bool = False
-    """Its lengths contradict each other: it can be answered, but not read."""
+    """Its lengths contradict each other: it can be rejected, but not read."""
 
 
 class ProtocolError(Exception):
@@ -176,7 +176,7 @@ def response(
     datatype: int = 0,
     with_duration: bool = False,
 ) -> bytes:
-    """Returns the frame that answers `request`, with the server's duration in a flexible frame if asked for."""
+    """Returns the response to `request`, with the server's duration in a flexible frame if requested."""
     framing = b"\x02\x00\x05" if with_duration else b""  # frame 0 (server duration), 2 bytes, a few microseconds
     magic = _FLEXIBLE_RESPONSE if framing else _RESPONSE
     key_size = len(framing) << 8 | len(key) if framing else len(key)

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from tests.canary import CANARY
@@ -180,5 +180,5 @@ class TestCluster:
 
         return self._wait_for(run())
 
-    def _wait_for(self, coroutine: Any) -> Any:
+    def _wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=10)

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import BIN, ServerProcess, documents_in
+from tests.clients.test_bursts import burst
+from tests.fork_server import BIN
+from tests.support import ServerProcess, documents_in
 from userprofile import AsyncUserProfileClient, User, UserProfileClient
 
 pytestmark = pytest.mark.timeout(600)
@@ -49,23 +51,23 @@ class Tally:
         turn = next(self._turns, None)
         return None if turn is None else USERS[turn % len(USERS)]
 
-    def add(self, username: str, answer: "User | BaseException") -> None:
+    def add(self, username: str, outcome: "User | BaseException") -> None:
         right = User(username, full_name=f"Name of {username}")
-        self.outcomes["right" if answer == right else repr(answer)] += 1
+        self.outcomes["right" if outcome == right else repr(outcome)] += 1
 
 
-def ask_by_threads(target: str, calls: int, threads: int) -> Tally:
+def call_by_threads(target: str, calls: int, threads: int) -> Tally:
     tally = Tally(calls)
     with UserProfileClient(target) as client:
 
-        def ask() -> None:
+        def call() -> None:
             while (username := tally.next_name()) is not None:
                 try:
                     tally.add(username, client.get_user(username))
                 except Exception as error:
                     tally.add(username, error)
 
-        callers = [threading.Thread(target=ask) for _ in range(threads)]
+        callers = [threading.Thread(target=call) for _ in range(threads)]
         for caller in callers:
             caller.start()
         for caller in callers:
@@ -73,26 +75,26 @@ def ask_by_threads(target: str, calls: int, threads: int) -> Tally:
     return tally
 
 
-def ask_by_tasks(target: str, calls: int, tasks: int) -> Tally:
+def call_by_tasks(target: str, calls: int, tasks: int) -> Tally:
     tally = Tally(calls)
 
     async def main() -> None:
         async with AsyncUserProfileClient(target, timeout=60) as client:
 
-            async def ask() -> None:
+            async def call() -> None:
                 while (username := tally.next_name()) is not None:
                     try:
                         tally.add(username, await client.get_user(username))
                     except Exception as error:
                         tally.add(username, error)
 
-            await asyncio.gather(*(ask() for _ in range(tasks)))
+            await asyncio.gather(*(call() for _ in range(tasks)))
 
     asyncio.run(main())
     return tally
 
 
-ASKING: dict[str, Callable[[str, int, int], Tally]] = {"threads": ask_by_threads, "tasks": ask_by_tasks}
+CALLING: dict[str, Callable[[str, int, int], Tally]] = {"threads": call_by_threads, "tasks": call_by_tasks}
 
 
 @pytest.mark.parametrize(("kind", "callers"), [("threads", 16), ("threads", 200), ("tasks", 500)])
@@ -113,11 +115,15 @@ def test_losing_two_of_three_servers_costs_no_call(store_url: str, kind: str, ca
         lost_in_time: list[bool] = []
         losing = threading.Thread(target=lose_them)
         losing.start()
-        tally = ASKING[kind](target, 20_000, callers)
+        tally = CALLING[kind](target, 20_000, callers)
         ended.set()
         losing.join()
     assert tally.outcomes == {"right": 20_000}
     assert lost_in_time == [True]
+
+
+def test_ten_thousand_tasks_at_once_get_a_response_each(server: ServerProcess) -> None:
+    assert burst(server.address, USERS[0], 10_000) == {"a user": 10_000}
 
 
 def connections_to(address: str) -> int:
@@ -134,8 +140,8 @@ def resident_bytes() -> int:
 
 @pytest.mark.parametrize(("kind", "callers"), [("threads", 64), ("tasks", 1000)])
 def test_many_callers_share_one_connection_and_nothing_grows(server: ServerProcess, kind: str, callers: int) -> None:
-    ask = ASKING[kind]
-    assert ask(server.address, 20_000, callers).outcomes == {"right": 20_000}
+    call = CALLING[kind]
+    assert call(server.address, 20_000, callers).outcomes == {"right": 20_000}
     before = resident_bytes()
     seen: set[int] = set()
     ended = threading.Event()
@@ -146,7 +152,7 @@ def test_many_callers_share_one_connection_and_nothing_grows(server: ServerProce
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    tally = ask(server.address, 200_000, callers)
+    tally = call(server.address, 200_000, callers)
     ended.set()
     watcher.join()
     assert tally.outcomes == {"right": 200_000}
@@ -169,8 +175,8 @@ def run_batch(server: ServerProcess, names: Path) -> tuple[int, int, float]:
     assert process.stdout is not None
     lines = 0
     for line in process.stdout:
-        answer: dict[str, Any] = json.loads(line)
-        assert answer["username"] == answer["user"]["username"] == USERS[lines % len(USERS)]
+        result: dict[str, Any] = json.loads(line)
+        assert result["username"] == result["user"]["username"] == USERS[lines % len(USERS)]
         lines += 1
     process.stdout.close()
     _, status, usage = wait4(process)

@@ -7,10 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.behaviour import TABLE, serve
 from tests.canary import look
+from tests.client_conformance import TABLE, identities, serve
 
-CLIENTS = Path(__file__).parent.parent.parent / "clients"
+ROOT = Path(__file__).parent.parent.parent
+CLIENTS = ROOT / "clients"
+CONTRACTS = ROOT / "protos/userprofile/v1/service_config.json"
+EMBEDDED = {
+    "go": "gen/userprofile/v1/service_config.json",
+    "node": "src/gen/service_config.ts",
+    "java": "target/classes/userprofile/v1/service_config.json",
+}
+"""Where each build has put the contract's service config."""
 
 COMMANDS = {
     "go": ["go", "test", "-count=1", "-timeout", "400s", "./..."],
@@ -20,15 +28,20 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def target() -> Iterator[str]:
-    with serve() as address:
-        yield address
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What the tests of all languages take from it."""
+    folder = tmp_path_factory.mktemp("identities")
+    with serve() as address, identities.serve(folder):
+        yield os.environ | {
+            "USERPROFILE_TARGET": address,
+            "USERPROFILE_CONFORMANCE_TABLE": str(TABLE),
+            "USERPROFILE_IDENTITIES": str(folder),
+        }
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("language", COMMANDS)
-def test_client(target: str, language: str) -> None:
-    environment = os.environ | {"USERPROFILE_TARGET": target, "USERPROFILE_BEHAVIOUR": str(TABLE)}
+def test_client(environment: dict[str, str], language: str) -> None:
     done = subprocess.run(
         COMMANDS[language],
         cwd=CLIENTS / language,
@@ -41,3 +54,5 @@ def test_client(target: str, language: str) -> None:
     )
     look(f"tests of the {language} client", done.stdout)
     assert done.returncode == 0, done.stdout[-20_000:]
+    embedded = (CLIENTS / language / EMBEDDED[language]).read_text()
+    assert embedded.removeprefix("export default ") == CONTRACTS.read_text()

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from tests.canary import CANARY
-from tests.conformance.couchbase_mock import shared_mock
+from tests.store_contract.couchbase_mock import shared_mock
 from tests.support import ServerProcess, run
 
 
 def test_import_check_serve_and_get(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("USERPROFILE_COUCHBASE_USERNAME", "default")
-    monkeypatch.setenv("USERPROFILE_COUCHBASE_PASSWORD", "any")
+    monkeypatch.setenv("USERPROFILE_SERVER_COUCHBASE_USERNAME", "default")
+    monkeypatch.setenv("USERPROFILE_SERVER_COUCHBASE_PASSWORD", "any")
     url = f"couchbase://{shared_mock().host}/default"
     row = json.dumps({"username": "session", "full_name": "A Session", "hashed_password": CANARY}).encode()
     done = run("userprofile-server", "import", "-", "--store", url, stdin=row)

@@ -40,7 +40,7 @@ class Reader:
         return [text for text in found if text]
 
     def _logged(self, expected: str) -> bool:
-        try:  # a line of the log may come a little later than the answer
+        try:  # a log line may come a little later than the response
             eventually(lambda: any(matches(expected, line) for line in self._server.stderr.splitlines()), "", timeout=2)
         except AssertionError:
             return False

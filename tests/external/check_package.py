@@ -10,11 +10,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-STUBS = ["user_profile_pb2.py", "user_profile_pb2.pyi", "user_profile_pb2_grpc.py", "user_profile_pb2_grpc.pyi"]
+PROTOS = sorted(ROOT.glob("protos/userprofile/v1/*.proto"))
+STUBS = [
+    *(f"{proto.stem}_pb2{suffix}" for proto in PROTOS for suffix in (".py", ".pyi")),
+    "user_profile_service_pb2_grpc.py",
+    "user_profile_service_pb2_grpc.pyi",
+]
 
 
 def pip(python: Path, *args: object) -> str:
-    command = [python, "-m", "pip", "--disable-pip-version-check", *args]
+    command = [str(python), "-m", "pip", "--disable-pip-version-check", *map(str, args)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -42,7 +47,9 @@ def wheel(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_has_all_packages_their_stubs_and_types(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    for name in [*(f"v1/{stub}" for stub in STUBS), "v1/user_profile.proto", "py.typed", "cli.py"]:
+    assert len(names) == len(set(names))
+    contract = [*STUBS, *(proto.name for proto in PROTOS), "service_config.json"]
+    for name in [*(f"v1/{name}" for name in contract), "py.typed", "cli.py"]:
         assert f"userprofile/{name}" in names
     assert "userprofile_server/py.typed" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {
@@ -52,7 +59,7 @@ def test_the_wheel_has_all_packages_their_stubs_and_types(wheel: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_the_sdist_builds_by_itself(clone: Path, tmp_path: Path) -> None:
-    # hatchling is asked by way of pip's own build environment, as PEP 517 has it.
+    # hatchling is called in a build environment of pip's, as PEP 517 specifies.
     python = tmp_path / "env" / "bin" / "python"
     venv.create(tmp_path / "env", with_pip=True)
     pip(python, "install", "--quiet", "build")
@@ -62,7 +69,8 @@ def test_the_sdist_builds_by_itself(clone: Path, tmp_path: Path) -> None:
         names = [name.partition("/")[2] for name in archive.getnames()]
     for stub in STUBS:
         assert f"client/userprofile/v1/{stub}" in names
-    assert "protos/userprofile/v1/user_profile.proto" in names
+    for proto in PROTOS:
+        assert str(proto.relative_to(ROOT)) in names
     pip(python, "install", "--quiet", "-c", ROOT / "constraints.txt", sdist)
 
 
@@ -88,3 +96,24 @@ def test_the_client_alone_is_light_and_works(wheel: Path, tmp_path: Path) -> Non
     server = subprocess.run([bin_ / "userprofile-server", "--help"], capture_output=True, text=True, check=False)
     assert server.returncode == 1
     assert "pip install 'userprofile[server]'" in server.stderr
+
+
+@pytest.mark.timeout(300)
+def test_the_server_serves_sqlite_without_the_couchbase_sdk(wheel: Path, tmp_path: Path) -> None:
+    python = tmp_path / "env" / "bin" / "python"
+    venv.create(tmp_path / "env", with_pip=True)
+    pip(python, "install", "--quiet", "-c", ROOT / "constraints.txt", f"{wheel}[server]")
+    assert "couchbase" not in {line.partition("==")[0] for line in pip(python, "freeze").splitlines()}
+    program = python.parent / "userprofile-server"
+
+    def run(*args: str, users: str = "") -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([program, *args], input=users, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    assert run("import", "-", users='{"username": "johndoe"}').returncode == 0
+    checked = run("check")
+    assert checked.returncode == 0, checked.stderr
+    refused = run("check", "--store", "couchbase://localhost/users")
+    assert refused.returncode == 3
+    assert "pip install 'userprofile[server,couchbase]'" in refused.stderr
+    pip(python, "install", "--quiet", "-c", ROOT / "constraints.txt", f"{wheel}[server,couchbase]")
+    assert "pip install" not in run("check", "--store", "couchbase://127.0.0.1:1/users").stderr

@@ -102,7 +102,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """Several tests damage it, one after the other; the next of them mends it."""
+    """Several tests damage it, one after the other; the next one repairs it."""
     return Checkout(tmp_path_factory.mktemp("healthy") / "checkout")
 
 
@@ -236,7 +236,7 @@ def test_says_which_python_is_needed(checkout: Checkout, tmp_path: Path) -> None
     assert "nobody is not found" in checkout.make("setup", status=2, PYTHON="nobody")
 
 
-def test_a_python_that_is_asked_for_by_name_is_taken(made: Checkout) -> None:
+def test_make_uses_the_python_that_is_named(made: Checkout) -> None:
     record = made.folder / ".venv" / "setup.json"
     record.write_text(record.read_text().replace('"base": "', '"base": "/another'))
     assert "is of another Python" in made.make("setup")
@@ -273,7 +273,7 @@ ODD = "čaj 'a' \"b\" & $HOME `x` ünd Ω"
 
 
 @pytest.mark.parametrize("env", [{"LC_ALL": "POSIX"}, {"PYTHONPATH": "/x", "PIP_USER": "1"}])
-def test_a_folder_may_have_any_name(tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_folder_may_have_any_name(tmp_path: Path, env: dict[str, Any]) -> None:
     checkout = Checkout(tmp_path / ODD)
     checkout.make("setup", **env)
     assert checkout.works(**env)
@@ -293,15 +293,15 @@ def test_make_run_in_such_a_folder_serves_and_installs_no_tools(tmp_path: Path) 
     env = os.environ | {"LC_ALL": "POSIX", "PYTHON": sys.executable}
     with subprocess.Popen(["make", "run"], cwd=folder, stdout=subprocess.PIPE, encoding="utf-8", env=env) as make:
         assert make.stdout is not None
-        told = []
+        lines = []
         before = time.monotonic()
         for line in make.stdout:
-            told.append((time.monotonic() - before, line))
+            lines.append((time.monotonic() - before, line))
             before = time.monotonic()
             if line.startswith("listening on "):
                 break
         else:
-            raise AssertionError(told)
+            raise AssertionError(lines)
         target = line.removeprefix("listening on ").strip()
         found = subprocess.run(
             [folder / ".venv" / "bin" / "userprofile", "get", "johndoe", "--target", target],

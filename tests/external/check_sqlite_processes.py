@@ -1,6 +1,6 @@
 """Other processes on the file that a server reads, for a while: `make test-sqlite-processes SECONDS=300`.
 
-Each of them opens the file and closes it, over and over, while the server answers up to 50 calls a second. Whatever
+Each of them opens the file and closes it, over and over, while the server serves up to 50 calls a second. Whatever
 they do, an import is seen by the next call, nobody who was imported is ever NOT_FOUND, and the file stays whole.
 """
 
@@ -19,7 +19,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.support import BIN, GetUser, ServerProcess, document, documents_in, run
+from tests.fork_server import BIN
+from tests.support import GetUser, ServerProcess, document, documents_in, run
 
 SECONDS = float(os.environ.get("SECONDS", "20"))
 PAUSE = 0.2
@@ -42,11 +43,11 @@ class Trial:
         self._imported = ["johndoe"]
         self._killed = 0
 
-    def ask(self) -> None:
+    def read(self) -> None:
         self.expect(random.choice(self._imported), None)
 
     def expect(self, username: str, full_name: str | None) -> None:
-        """Asks for a user who has to be there; None stands for any name."""
+        """Reads a user who has to exist; None stands for any name."""
         try:
             user = self._get_user(username)
         except grpc.RpcError as error:
@@ -72,7 +73,7 @@ class Trial:
         users = [f"killed{self._killed}-{number}" for number in range(20_000)]
         rows = self.path.with_name(f"rows{self._killed}.jsonl")
         rows.write_bytes(b"\n".join(document(username) for username in users))
-        command = [BIN / "userprofile-server", "import", rows, "--store", self.url]
+        command = [str(BIN / "userprofile-server"), "import", str(rows), "--store", self.url]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             time.sleep(random.uniform(0.2, 3))
             process.kill()
@@ -141,7 +142,7 @@ def test_a_server_sees_every_import_whatever_other_processes_do(
         actors = [trial.import_one, trial.kill_an_import, trial.check, trial.back_up, trial.vacuum_into]
         actors.append(trial.open_and_close)
         threads = [threading.Thread(target=repeat, args=(actor, PAUSE)) for actor in actors]
-        threads.append(threading.Thread(target=repeat, args=(trial.ask, 1 / CALLS_PER_SECOND)))
+        threads.append(threading.Thread(target=repeat, args=(trial.read, 1 / CALLS_PER_SECOND)))
         for thread in threads:
             thread.start()
         for thread in threads:

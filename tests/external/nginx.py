@@ -13,7 +13,11 @@ from tests.support import eventually
 
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
+_STREAM = "/usr/lib/nginx/modules/ngx_stream_module.so"
+"""Where Debian's package libnginx-mod-stream puts it."""
+
 _CONFIG = """
+{modules}
 daemon off;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log warn;
@@ -27,6 +31,7 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    {upstreams}
     {servers}
 }}
 """
@@ -44,6 +49,14 @@ class Nginx:
         """The ids of the worker processes."""
         return set(Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split())
 
+    def refused(self) -> int:
+        """How often a service behind it was not there."""
+        return (self._folder / "error.log").read_text().count("connect() failed")
+
+    def refuses_more_than(self, times: int) -> bool:
+        """Whether it has happened more often than `times`."""
+        return self.refused() > times
+
     def reload(self) -> None:
         """Lets new workers take over, as after a change of the configuration."""
         before = self.workers()
@@ -52,17 +65,29 @@ class Nginx:
 
 
 @contextmanager
-def nginx(folder: Path, *servers: str, ports: Sequence[int] = ()) -> Iterator[Nginx]:
-    """Runs nginx with a server for each of `servers`, given without `listen`, on free ports or these."""
+def nginx(
+    folder: Path, *servers: str, ports: Sequence[int] = (), upstreams: str = "", streams: Sequence[str] = ()
+) -> Iterator[Nginx]:
+    """Runs nginx with a server for each of `servers`, given without `listen`, on free ports or these.
+
+    `upstreams` are the blocks that they name. After the servers come `streams`, addresses to which connections are
+    passed on as they are.
+    """
     assert NGINX is not None, "nginx is needed; `make test-nginx` installs it"
-    ports = ports or [_free_port() for _ in servers]
+    ports = ports or [_free_port() for _ in (*servers, *streams)]
     blocks = []
-    for server, port in zip(servers, ports, strict=True):
-        tls = " ssl" if "ssl_certificate" in server else ""
+    for server, port in zip(servers, ports, strict=False):
+        tls = " ssl" if server.startswith("ssl_certificate") else ""
         blocks.append(f"server {{ listen 127.0.0.1:{port} http2{tls}; {server} }}")
+    passing = [
+        f"server {{ listen 127.0.0.1:{port}; proxy_pass {stream}; }}"
+        for stream, port in zip(streams, ports[len(servers) :], strict=True)
+    ]
+    modules = f"load_module {_STREAM};" if streams else ""
     user = "user root;" if os.geteuid() == 0 else ""
     config = folder / "nginx.conf"
-    config.write_text(_CONFIG.format(folder=folder, user=user, servers="\n".join(blocks)))
+    text = _CONFIG.format(folder=folder, user=user, upstreams=upstreams, servers="\n".join(blocks), modules=modules)
+    config.write_text(text + (f"stream {{ {' '.join(passing)} }}" if streams else ""))
     process = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(config), "-e", str(folder / "error.log")])
     try:
         running = Nginx(folder, process, ports)

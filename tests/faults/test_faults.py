@@ -1,13 +1,15 @@
 """Each way in which a cluster can fail, under a steady load of calls through the real gRPC server.
 
-Of every fault is asserted: each call ends by its deadline with the error table's status, right answers
-are right, the service recovers by itself once the fault is over, and its threads and sockets are back
-where they were.
+Of every fault is asserted: each call ends with the error table's status, responses are right, the service recovers
+by itself once the fault is over, and its threads and sockets are back where they were. `make test-timing` asserts
+besides that calls end by their deadline, that recovery takes less than three seconds, and that calls that have no part
+in the fault are in time.
 """
 
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -15,27 +17,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from pydantic import SecretStr
+from grpc_health.v1 import health_pb2
 
 from tests.couchbase_node import Rights, TestCluster
 from tests.couchbase_node.protocol import Opcode, Status
 from tests.faults.load import MISCONFIGURED, OK, TIMEOUT, UNAVAILABLE, USERS, Load
-from tests.support import CallError, GetUser, document, eventually
+from tests.store_contract.stores import couchbase_settings
+from tests.support import WAIT, CallError, GetUser, document, eventually, health_stub
+from tests.timing import judging, promise
 from userprofile_server.server import UserProfileServer
-from userprofile_server.settings import ServeSettings
+from userprofile_server.settings import Settings
 
-# One after the other on one of the test processes: they are about time, and each loads the machine by itself.
-pytestmark = pytest.mark.xdist_group("faults")
+pytestmark = pytest.mark.timing
+ONE = pytest.mark.xdist_group("one node")  # one after the other, for they share a service
 
 DEADLINE = 1.0
 STORE_TIMEOUT = 0.4
-RECOVERY = 30.0  # for a busy machine; it takes less than three
-FAULT_SECONDS = 1.2  # longer than the store's timeout, so that calls, probes and connections all meet the fault
+RECOVERY = 3.0
+FAULT_SECONDS = 0.8  # longer than the store's timeout, so that calls, probes and connections all meet the fault
 WORKERS = 4
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def key(username: str) -> str:
@@ -47,44 +53,42 @@ def fill(cluster: TestCluster) -> None:
         cluster.put(key(username), document(username, full_name=f"Name of {username}"))
 
 
-def settings(cluster: TestCluster, **overrides: object) -> ServeSettings:
-    return ServeSettings(
-        **{
-            "store": f"couchbase://{cluster.hosts}/default",
-            "couchbase_username": "username",
-            "couchbase_password": SecretStr("password"),
-            "listen": "127.0.0.1:0",
-            "workers": WORKERS,
-            "store_timeout": STORE_TIMEOUT,
-            **overrides,
-        }
-    )
+def settings(cluster: TestCluster, **overrides: Any) -> Settings:
+    values = {"workers": WORKERS, "store_timeout": STORE_TIMEOUT, **overrides}
+    return couchbase_settings(f"couchbase://{cluster.hosts}/default", **values)
 
 
 @dataclass
 class Service:
-    """A server over a cluster, under load."""
+    """A server over a cluster."""
 
     cluster: TestCluster
     address: str
-    load: Load
+    load: Load = field(init=False)
+    """That of the last `under_load`."""
     resources: Counter[str] = field(default_factory=Counter)
-    """What it held when it was young and whole."""
+    """What it held, under load, when it was young and whole."""
 
     def health(self) -> int:
         with grpc.insecure_channel(self.address) as channel:
-            return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5).status
+            status: int = health_stub(channel).Check(health_pb2.HealthCheckRequest(), timeout=WAIT).status
+            return status
 
 
 @contextmanager
-def running(cluster: TestCluster, **overrides: object) -> Iterator[Service]:
-    with (
-        UserProfileServer(settings(cluster, **overrides)) as address,
-        Load(address, deadline=DEADLINE) as load,
-    ):
-        yield Service(cluster, address, load)
-    load.check_deadlines()
-    assert "WRONG ANSWER" not in load.since(0)
+def running(cluster: TestCluster, **overrides: Any) -> Iterator[Service]:
+    with UserProfileServer(settings(cluster, **overrides)) as address:
+        yield Service(cluster, address)
+
+
+@contextmanager
+def under_load(service: Service) -> Iterator[None]:
+    """Calls the service all the time."""
+    with Load(service.address, deadline=promise(DEADLINE)) as service.load:
+        yield
+    assert "WRONG RESPONSE" not in service.load.since(0)
+    if judging():
+        service.load.check_deadlines()
 
 
 @pytest.fixture(scope="module")
@@ -108,27 +112,32 @@ def resources() -> Counter[str]:
     for thread in ("event_engine\n", "grpc_global_tim\n"):  # grpc's, as many as the last seconds' calls have needed
         del found[thread]
     # Calls that wait for a busy machine's CPU look like those that wait for a store: there may be spares at any time.
-    found["python\n"] -= sum(thread.name.startswith("spare ") for thread in threading.enumerate())
+    if sys.version_info < (3, 14):  # from then on the system knows threads by the names that Python gives them
+        found["python\n"] -= sum(thread.name.startswith("spare ") for thread in threading.enumerate())
+    for name in [name for name in found if name.startswith("spare ")]:
+        del found[name]
     del found["socket"]  # the SDK takes its time to connect again to nodes that it has no need of yet
     return found
 
 
 def whole(service: Service, within: float = RECOVERY) -> None:
-    """Waits until calls are answered again."""
-    eventually(service.load.flowing, lambda: f"recovered; of late: {service.load.since(time.monotonic() - 1)}", within)
+    """Waits until calls succeed again."""
+    began = time.monotonic()
+    eventually(service.load.flowing, lambda: f"recovered; so far: {service.load.since(began)}", promise(within))
 
 
 @contextmanager
 def fault(service: Service) -> Iterator[float]:
-    """What is done in its block is a fault, which is over at its end."""
-    eventually(service.load.flowing, "whole before the fault", 10)
-    service.health()  # starts the thread that answers it
-    service.resources = service.resources or resources()
-    began = time.monotonic()
-    yield began
-    whole(service)
-    # A connection that was given up closes its threads and sockets a moment later.
-    eventually(lambda: resources() <= service.resources, lambda: f"gone: {resources() - service.resources}")
+    """What is done in its block is a fault, under load, which is over at its end."""
+    with under_load(service):
+        eventually(service.load.flowing, "whole before the fault")
+        service.health()  # starts the thread that serves it
+        service.resources = service.resources or resources()
+        began = time.monotonic()
+        yield began
+        whole(service)
+        # A connection that was given up closes its threads and sockets a moment later.
+        eventually(lambda: resources() <= service.resources, lambda: f"gone: {resources() - service.resources}")
     most = WORKERS * (len(service.cluster.nodes) + 1)
     eventually(
         lambda: service.cluster.connections <= most,
@@ -141,7 +150,14 @@ def last(seconds: float = FAULT_SECONDS) -> None:
     time.sleep(seconds)
 
 
-FAULTS: dict[str, tuple[dict[str, object], set[str]]] = {
+def outcomes_of_a_while(service: Service, began: float) -> Counter[str]:
+    """Lets a fault last, until some call that began after `began` has ended, and returns how those have."""
+    last()
+    eventually(lambda: service.load.since(began), "a call has ended")
+    return service.load.since(began)
+
+
+FAULTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     # The faults of a node, and the outcomes that calls may have meanwhile.
     "frozen": ({"frozen": True}, {TIMEOUT, UNAVAILABLE}),
     "accepts and says nothing": ({"mute": True}, {TIMEOUT, UNAVAILABLE}),
@@ -155,72 +171,89 @@ FAULTS: dict[str, tuple[dict[str, object], set[str]]] = {
 }
 
 
+def check(seen: Counter[str], *outcomes: str) -> None:
+    """Checks how calls ended. On a busy machine any may miss the store's timeout, and then the store is given up."""
+    expected = {*outcomes} if judging() else {*outcomes, TIMEOUT, UNAVAILABLE}
+    assert seen.keys() <= expected, seen
+    assert seen, "no call has ended"
+
+
+def check_all_well(seen: Counter[str]) -> None:
+    """Checks that calls succeeded, of which one in twenty may be late."""
+    check(seen, OK, TIMEOUT)
+    assert OK in seen
+    if judging():
+        assert seen[TIMEOUT] * 20 <= seen.total(), seen
+
+
+@ONE
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_node_that_misbehaves(one: Service, name: str) -> None:
     faults, outcomes = FAULTS[name]
     with fault(one):
         one.cluster.fault(**faults)
-        time.sleep(0.05)  # what was on its way when it began may still be answered
+        time.sleep(0.05)  # calls in flight when it began may still succeed
         began = time.monotonic()
         last()
-        eventually(lambda: one.load.since(began), "a call has ended")
+        eventually(lambda: outcomes & one.load.since(began).keys(), "a call has ended as it should")
         seen = one.load.since(began)
         one.cluster.fault()
-    assert seen.keys() <= outcomes
-    assert one.health() == health_pb2.HealthCheckResponse.SERVING
+    check(seen, *outcomes)
+    assert one.health() == SERVING
 
 
-def all_well(outcomes: Counter[str]) -> bool:
-    """Whether calls were answered rightly. A busy machine may make a few of them late, one in twenty at most."""
-    return OK in outcomes and outcomes.keys() <= {OK, TIMEOUT} and outcomes[TIMEOUT] * 20 <= outcomes.total()
-
-
+@ONE
 def test_a_node_that_is_merely_slow_is_waited_for(one: Service) -> None:
     with fault(one) as began:
         one.cluster.fault(delay=STORE_TIMEOUT / 8)
         last()
         one.cluster.fault()
-    assert all_well(one.load.since(began))
+    check_all_well(one.load.since(began))
 
 
+@ONE
 def test_connections_that_are_reset_are_made_again(one: Service) -> None:
     with fault(one) as began:
         for _ in range(5):
             one.cluster.close_connections()
             last(0.2)
-    assert one.load.since(began).keys() <= {OK, UNAVAILABLE, TIMEOUT}
+    check(one.load.since(began), OK, UNAVAILABLE, TIMEOUT)
 
 
+@ONE
 def test_a_node_that_refuses(one: Service) -> None:
     with fault(one):
         one.cluster.stop()
         began = time.monotonic()
-        last(3)
-        seen = one.load.since(began)
+        eventually(lambda: one.load.recent().keys() == {UNAVAILABLE}, "the node is known to be lost")
+        seen = outcomes_of_a_while(one, began)
         one.cluster.start()
-    assert seen.keys() <= {UNAVAILABLE, TIMEOUT}
+    check(seen, UNAVAILABLE, TIMEOUT)
 
 
+@ONE
 def test_once_the_cluster_is_known_to_be_lost_nobody_waits_for_it(one: Service) -> None:
     with fault(one), grpc.insecure_channel(one.address) as channel:
         one.cluster.fault(frozen=True)
-        last(3)
-        # Less time than any timeout of the store: had the call waited, its deadline would be over.
-        error = GetUser(channel).error("user0", timeout=STORE_TIMEOUT / 2)
+        eventually(lambda: one.load.recent().keys() == {UNAVAILABLE}, "the cluster is known to be lost")
+        # Had the call waited, it would be the store's timeout, or less time than that would be over.
+        error = GetUser(channel).error("user0", timeout=promise(STORE_TIMEOUT / 2))
         one.cluster.fault()
     assert f"{error.code.name} {error.reason}" == UNAVAILABLE
 
 
+@ONE
 def test_a_node_that_flaps(one: Service) -> None:
     with fault(one) as began:
-        for _ in range(8):
+        for _ in range(5):
             one.cluster.stop()
-            last(0.15)
+            last(0.1)
             one.cluster.start()
-            last(0.15)
-    assert one.load.since(began).keys() <= {OK, UNAVAILABLE, TIMEOUT}
+            last(0.1)
+    check(one.load.since(began), OK, UNAVAILABLE, TIMEOUT)
 
 
+@ONE
 def test_a_password_that_is_changed_and_changed_back(one: Service) -> None:
     with fault(one):
         one.cluster.users["username"] = "another"
@@ -228,29 +261,34 @@ def test_a_password_that_is_changed_and_changed_back(one: Service) -> None:
         began = time.monotonic()
         eventually(lambda: MISCONFIGURED in one.load.since(began), "calls say that it is our mistake")
         last()  # until every connection has been given up
-        tries = sum(node.requests.get(Opcode.SASL_AUTH, 0) for node in one.cluster.nodes)
+        before = logins(one.cluster)
         last()
-        tries = sum(node.requests[Opcode.SASL_AUTH] for node in one.cluster.nodes) - tries
+        tries = logins(one.cluster) - before
+        eventually(lambda: logins(one.cluster) > before, "it goes on trying")
         seen = one.load.since(began)
         one.cluster.users["username"] = "password"
-    assert 0 < tries < WORKERS * 10, "logging in again and again is held back"
-    assert seen.keys() <= {UNAVAILABLE, TIMEOUT, MISCONFIGURED}
+    assert tries < WORKERS * 10, "logging in again and again is held back"
+    check(seen, UNAVAILABLE, TIMEOUT, MISCONFIGURED)
 
 
+def logins(cluster: TestCluster) -> int:
+    return sum(node.requests.get(Opcode.SASL_AUTH, 0) for node in cluster.nodes)
+
+
+@ONE
 def test_a_bucket_that_is_dropped_and_made_again(one: Service, caplog: pytest.LogCaptureFixture) -> None:
-    """While the user may use its name, nobody can tell it from one that isn't ready yet: it is unavailable."""
+    """While the user may use its name, it can't be distinguished from one that isn't ready yet: it is unavailable."""
     with fault(one):
         dropped = one.cluster.drop_bucket()
         began = time.monotonic()
 
-        def told() -> bool:
-            return sum("the bucket 'default' can't be opened" in record.getMessage() for record in logged(caplog)) > 0
+        def is_logged() -> bool:
+            return any("the bucket 'default' can't be opened" in record.getMessage() for record in logged(caplog))
 
-        eventually(told, "the log names the bucket")
-        last()
-        seen = one.load.since(began)
+        eventually(is_logged, "the log names the bucket")
+        seen = outcomes_of_a_while(one, began)
         one.cluster.restore_bucket(dropped)
-    assert seen.keys() <= {UNAVAILABLE, TIMEOUT}
+    check(seen, UNAVAILABLE, TIMEOUT)
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
@@ -258,6 +296,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in list(caplog.records) if record.levelno >= logging.INFO]
 
 
+@ONE
 def test_a_bucket_that_goes_with_the_rights_to_it(one: Service) -> None:
     with fault(one):
         one.cluster.grant(Rights(buckets=frozenset()))
@@ -267,20 +306,21 @@ def test_a_bucket_that_goes_with_the_rights_to_it(one: Service) -> None:
         seen = one.load.since(began)
         one.cluster.restore_bucket(dropped)
         one.cluster.grant(Rights())
-    assert seen.keys() <= {UNAVAILABLE, TIMEOUT, MISCONFIGURED}
+    check(seen, UNAVAILABLE, TIMEOUT, MISCONFIGURED)
 
 
+@ONE
 def test_rights_that_are_taken_away_and_given_back(one: Service) -> None:
     with fault(one):
         one.cluster.grant(Rights(buckets=frozenset()))
-        time.sleep(0.05)  # what was on its way may still be answered
+        time.sleep(0.05)  # calls in flight may still succeed
         began = time.monotonic()
-        last()
-        seen = one.load.since(began)
+        seen = outcomes_of_a_while(one, began)
         one.cluster.grant(Rights())
-    assert seen.keys() == {MISCONFIGURED}
+    check(seen, MISCONFIGURED)
 
 
+@ONE
 @pytest.mark.parametrize("status", [Status.NOT_FOUND, Status.TEMPORARY_FAILURE])
 def test_a_node_that_warms_up_after_a_restart(one: Service, status: int) -> None:
     with fault(one):
@@ -288,38 +328,38 @@ def test_a_node_that_warms_up_after_a_restart(one: Service, status: int) -> None
         one.cluster.fault(warming_up=status)
         began = time.monotonic()
         one.cluster.start()
-        last()
-        seen = one.load.since(began)
+        seen = outcomes_of_a_while(one, began)
         one.cluster.fault()
-    assert seen.keys() <= {UNAVAILABLE, TIMEOUT, MISCONFIGURED}
+    check(seen, UNAVAILABLE, TIMEOUT, MISCONFIGURED)
     if status == Status.NOT_FOUND:  # of the other one the SDK says no more than of a bucket that isn't there
         assert MISCONFIGURED not in seen
 
 
+@ONE
 def test_a_node_that_takes_no_more_connections(one: Service) -> None:
     with fault(one):
         one.cluster.fault(full=True)
-        last(0.2)
-        assert one.load.since(time.monotonic() - 0.1).keys() <= {OK}, "open connections go on"
+        began = time.monotonic()
+        eventually(lambda: one.load.since(began).total() > 20, "calls have ended")
+        check(one.load.since(began), OK)  # open connections go on
         one.cluster.close_connections()
         began = time.monotonic()
-        last()
-        seen = one.load.since(began)
+        seen = outcomes_of_a_while(one, began)
         one.cluster.fault()
-    assert seen.keys() <= {UNAVAILABLE, TIMEOUT}
+    check(seen, UNAVAILABLE, TIMEOUT)
 
 
-@pytest.mark.timeout(180)
-def test_a_node_that_is_killed_and_restarted_twenty_times_leaves_nothing_behind(one: Service) -> None:
+@ONE
+def test_a_node_that_is_killed_and_restarted_again_and_again_leaves_nothing_behind(one: Service) -> None:
     with fault(one) as began:
-        for round_ in range(20):
+        for round_ in range(20 if judging() else 8):
             one.cluster.stop()
             last(0.1 + 0.05 * (round_ % 4))
             one.cluster.start()
             whole(one)
             if round_ == 4:
                 before = memory()
-    assert one.load.since(began).keys() <= {OK, UNAVAILABLE, TIMEOUT}
+    check(one.load.since(began), OK, UNAVAILABLE, TIMEOUT)
     assert memory() < before + 32 * 1024 * 1024
 
 
@@ -350,6 +390,7 @@ def test_one_lost_node_leaves_the_others_users_readable_and_the_service_serving(
         last(0.1)
         began = time.monotonic()
         last(4)  # longer than it takes to become unready
+        eventually(lambda: three.load.flowing(lambda username: not on_lost_node(username)), "the others are readable")
         healthy = three.health()
         lost = three.load.since(began, on_lost_node)
         others = three.load.since(began, lambda username: not on_lost_node(username))
@@ -357,22 +398,21 @@ def test_one_lost_node_leaves_the_others_users_readable_and_the_service_serving(
             three.cluster.start(1)
         else:
             three.cluster.fault(1)
-    assert healthy == health_pb2.HealthCheckResponse.SERVING
-    assert lost.keys() <= {UNAVAILABLE, TIMEOUT}
-    assert lost
-    assert all_well(others)
+    assert healthy == SERVING
+    check(lost, UNAVAILABLE, TIMEOUT)
+    check_all_well(others)
 
 
 @pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize("how", ["refuses", "frozen"])
 def test_calls_for_a_lost_node_leave_time_for_the_others_however_many_they_are(how: str, share: bool) -> None:
-    patient = 30.0  # so that the calls for the lost node still wait when the others have been answered
+    patient = 30.0  # so that the calls for the lost node still wait when the others have succeeded
     with TestCluster(2) as cluster:
         fill(cluster)
         lost = [username for username in USERS if cluster.owner_of(key(username)) == 1]
         others = [username for username in USERS if cluster.owner_of(key(username)) == 0]
         with (
-            UserProfileServer(settings(cluster, store_timeout=patient, share_handle=share)) as address,
+            UserProfileServer(settings(cluster, store_timeout=patient, shared_connection=share)) as address,
             grpc.insecure_channel(address) as channel,
         ):
             get_user = GetUser(channel)
@@ -400,7 +440,7 @@ def test_vbuckets_that_move_to_another_node_are_followed_without_an_error(three:
         for source, target in [(0, 1), (1, 2), (2, 0)]:
             three.cluster.move_vbuckets(source, target)
             last(0.5)
-    assert all_well(three.load.since(began))
+    check_all_well(three.load.since(began))
 
 
 def test_a_map_that_comes_late_after_a_move_costs_only_the_users_that_have_moved() -> None:
@@ -412,12 +452,12 @@ def test_a_map_that_comes_late_after_a_move_costs_only_the_users_that_have_moved
             last(0.1)
             began = time.monotonic()
             last()
+            eventually(lambda: service.load.flowing(lambda username: username not in moved), "the others are readable")
             homeless = service.load.since(began, lambda username: username in moved)
             others = service.load.since(began, lambda username: username not in moved)
             cluster.announce()
-    assert homeless.keys() <= {UNAVAILABLE, TIMEOUT}
-    assert homeless
-    assert all_well(others)
+    check(homeless, UNAVAILABLE, TIMEOUT)
+    check_all_well(others)
 
 
 Step = Callable[[TestCluster], None]
@@ -445,31 +485,33 @@ def test_a_server_that_starts_without_its_cluster_comes_alive_by_itself(how: str
     with TestCluster() as cluster:
         fill(cluster)
         break_(cluster)
-        with running(cluster, couchbase_bootstrap_timeout=6.0) as service:
-            assert service.health() == health_pb2.HealthCheckResponse.NOT_SERVING
+        # On a busy machine too, the node has to have time to say that the password is wrong.
+        connecting = 6.0 if judging() or outcome == MISCONFIGURED else 1.0
+        with running(cluster, couchbase_bootstrap_timeout=connecting) as service, under_load(service):
+            assert service.health() == NOT_SERVING
             with grpc.insecure_channel(service.address) as channel:
-                # All at once, and with less time than connecting takes: nobody waits for a connection.
-                errors = [GetUser(channel).error("user0", timeout=4) for _ in range(3 * WORKERS)]
+                # All, and in less time than connecting takes: nobody waits for a connection.
+                errors = [GetUser(channel).error("user0", timeout=promise(4)) for _ in range(3 * WORKERS)]
             assert {f"{error.code.name} {error.reason}" for error in errors} == {outcome}
             mend(cluster)
-            whole(service)
-            # Health looks once in a while; the first answer may be younger than its last look.
-            eventually(lambda: service.health() == health_pb2.HealthCheckResponse.SERVING, "ready", RECOVERY)
+            whole(service, connecting + RECOVERY)
+            # Health looks once in a while; the first response may be younger than its last look.
+            eventually(lambda: service.health() == SERVING, "ready", promise(RECOVERY))
 
 
-def test_health_tells_of_a_long_silence_and_of_its_end() -> None:
+def test_health_reports_a_long_silence_and_its_end() -> None:
     with TestCluster() as cluster:
         fill(cluster)
-        with running(cluster, unready_after=3.0) as service:
+        with running(cluster, unready_after=3.0) as service, under_load(service):
             whole(service)
             cluster.stop()
             last(1)
-            assert service.health() == health_pb2.HealthCheckResponse.SERVING
-            eventually(lambda: service.health() == health_pb2.HealthCheckResponse.NOT_SERVING, "unready", 10)
-            last(3)  # lost for longer than any timeout
+            assert service.health() == SERVING or not judging()
+            eventually(lambda: service.health() == NOT_SERVING, "unready", promise(10))
+            last(3 if judging() else 0)  # lost for longer than any timeout
             cluster.start()
             whole(service)
-            eventually(lambda: service.health() == health_pb2.HealthCheckResponse.SERVING, "ready", RECOVERY)
+            eventually(lambda: service.health() == SERVING, "ready", promise(RECOVERY))
 
 
 def test_a_server_without_its_cluster_stops_like_any_other() -> None:

@@ -1,4 +1,4 @@
-"""CouchbaseMock, an independent peer in Java: https://github.com/couchbase/CouchbaseMock.
+"""CouchbaseMock, an independent implementation in Java: https://github.com/couchbase/CouchbaseMock.
 
 `make test-couchbasemock` names its jar by COUCHBASEMOCK.
 """
@@ -38,9 +38,9 @@ class CouchbaseMock:
     def _command(self, name: str, **payload: object) -> Any:
         self._control.write(json.dumps({"command": name, "payload": payload}).encode() + b"\n")
         self._control.flush()
-        answer = json.loads(self._control.readline())
-        assert answer["status"] == "ok", answer
-        return answer
+        response = json.loads(self._control.readline())
+        assert response["status"] == "ok", response
+        return response
 
 
 @functools.cache

@@ -1,10 +1,10 @@
-"""The stores that the conformance suite runs against, each with what a test needs beyond the UserStore interface."""
+"""The stores that the contract's cases run on, each with what a test needs beyond the DocumentStore interface."""
 
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from couchbase.auth import PasswordAuthenticator
 from couchbase.cluster import Cluster as SDKCluster
@@ -12,21 +12,23 @@ from couchbase.options import ClusterOptions
 from couchbase.transcoder import Transcoder
 from pydantic import SecretStr
 
-from tests.conformance.couchbase_mock import shared_mock
 from tests.couchbase_node import TestCluster
-from userprofile_server.documents import document_key
-from userprofile_server.settings import StoreSettings
-from userprofile_server.stores import Document, UserStore, open_store
-from userprofile_server.stores.couchbase import CouchbaseURL
+from tests.store_contract import dictionary_store
+from tests.store_contract.couchbase_mock import shared_mock
+from tests.support import WAIT, settings_for
+from userprofile_server.settings import Settings
+from userprofile_server.stores import BACKENDS, open_store
+from userprofile_server.stores.base import Document, DocumentStore
+from userprofile_server.stores.couchbase.url import CouchbaseURL
 
 
-class Peer(Protocol):
+class StoreUnderTest(Protocol):
     """One store, which may have others' users in it, and the way around our own code into it."""
 
-    settings: StoreSettings
+    settings: Settings
 
-    def open(self) -> UserStore:
-        """Opens a handle."""
+    def open(self) -> DocumentStore:
+        """Opens a connection."""
         ...
 
     def plant(self, key: str, content: bytes) -> None:
@@ -42,12 +44,12 @@ class Peer(Protocol):
         ...
 
 
-class SQLitePeer:
+class SQLiteUnderTest:
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "conformance.db"
-        self.settings = StoreSettings(store=f"sqlite:///{self._path}")
+        self._path = folder / "contract.db"
+        self.settings = settings_for(f"sqlite:///{self._path}")
 
-    def open(self) -> UserStore:
+    def open(self) -> DocumentStore:
         return open_store(self.settings, writable=True)
 
     def plant(self, key: str, content: bytes) -> None:
@@ -66,11 +68,32 @@ class SQLitePeer:
         pass
 
 
-def couchbase_settings(url: str, username: str = "username", password: str = "password") -> StoreSettings:
-    return StoreSettings(store=url, couchbase_username=username, couchbase_password=SecretStr(password))
+class DictionaryUnderTest:
+    """The smallest store: nothing more than the contract requires."""
+
+    def __init__(self, folder: Path) -> None:
+        BACKENDS["dictionary"] = dictionary_store.__name__
+        self.settings = settings_for(f"dictionary://{folder}")
+        self._documents = dictionary_store.DOCUMENTS[self.settings.store.url]
+
+    def open(self) -> DocumentStore:
+        return open_store(self.settings, writable=True)
+
+    def plant(self, key: str, content: bytes) -> None:
+        self._documents[key] = content
+
+    def stored(self, key: str) -> bytes | None:
+        return self._documents.get(key)
+
+    def close(self) -> None:
+        del BACKENDS["dictionary"]
 
 
-class NodePeer:
+def couchbase_settings(url: str, username: str = "username", password: str = "password", **values: Any) -> Settings:
+    return settings_for(url, **{"couchbase_username": username, "couchbase_password": SecretStr(password), **values})
+
+
+class NodeUnderTest:
     """Our own node, by way of the SDK's sockets."""
 
     def __init__(self, _folder: Path, nodes: int = 1, collection: str | None = None) -> None:
@@ -81,9 +104,10 @@ class NodePeer:
             scope, _, name = collection.partition(".")
             self._cluster.add_collection(scope, name)
             query = f"?scope={scope}&collection={name}"
-        self.settings = couchbase_settings(f"couchbase://{self._cluster.hosts}/default{query}")
+        url = f"couchbase://{self._cluster.hosts}/default{query}"
+        self.settings = couchbase_settings(url, couchbase_bootstrap_timeout=WAIT)
 
-    def open(self) -> UserStore:
+    def open(self) -> DocumentStore:
         return open_store(self.settings, writable=True)
 
     def plant(self, key: str, content: bytes) -> None:
@@ -97,7 +121,7 @@ class NodePeer:
         self._cluster.close()
 
 
-class _AnyBytes(Transcoder):
+class _AnyBytes(Transcoder):  # type: ignore[misc] # the SDK has no types
     """What other tools write: bytes with flags that say nothing."""
 
     def encode_value(self, value: bytes) -> tuple[bytes, int]:
@@ -107,24 +131,24 @@ class _AnyBytes(Transcoder):
         return value
 
 
-class SDKPeer:
+class ClusterUnderTest:
     """A bucket of a cluster that isn't ours: what a test has stored, and nothing else, is removed after it."""
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        url = CouchbaseURL.parse(settings.store)
-        password = settings.couchbase_password.get_secret_value() if settings.couchbase_password else ""
-        authenticator = PasswordAuthenticator(settings.couchbase_username, password)
+        url = CouchbaseURL.parse(settings.store.url)
+        password = settings.couchbase.password.get_secret_value() if settings.couchbase.password else ""
+        authenticator = PasswordAuthenticator(settings.couchbase.username, password)
         self._sdk = SDKCluster(url.connection, ClusterOptions(authenticator, transcoder=_AnyBytes()))
         self._collection = self._sdk.bucket(url.bucket).scope(url.scope).collection(url.collection)
         self._keys: set[str] = set()
 
-    def open(self) -> UserStore:
+    def open(self) -> DocumentStore:
         store = open_store(self.settings, writable=True)
         put = store.put
 
         def put_and_remember(documents: Sequence[Document], *, timeout: float) -> int:
-            self._keys.update(document_key(username) for username, _ in documents)
+            self._keys.update(key for key, _ in documents)
             return put(documents, timeout=timeout)
 
         store.put = put_and_remember  # type: ignore[method-assign]
@@ -145,32 +169,35 @@ class SDKPeer:
         self._sdk.close()
 
 
-def _mock_peer(_folder: Path) -> Peer:
-    return SDKPeer(couchbase_settings(f"couchbase://{shared_mock().host}/default", "default", "any"))
+def _mock(_folder: Path) -> StoreUnderTest:
+    return ClusterUnderTest(couchbase_settings(f"couchbase://{shared_mock().host}/default", "default", "any"))
 
 
-def _cluster_peer(_folder: Path) -> Peer:
-    return SDKPeer(
+def _cluster(_folder: Path) -> StoreUnderTest:
+    return ClusterUnderTest(
         couchbase_settings(
-            os.environ["USERPROFILE_TEST_COUCHBASE"],
-            os.environ["USERPROFILE_COUCHBASE_USERNAME"],
-            os.environ["USERPROFILE_COUCHBASE_PASSWORD"],
+            os.environ["TEST_COUCHBASE"],
+            os.environ["USERPROFILE_SERVER_COUCHBASE_USERNAME"],
+            os.environ["USERPROFILE_SERVER_COUCHBASE_PASSWORD"],
         )
     )
 
 
-def _peers() -> dict[str, Callable[[Path], Peer]]:
-    """The peers of this run: those that Python alone can make, unless the environment names another one."""
-    if "USERPROFILE_TEST_COUCHBASE" in os.environ:
-        return {"cluster": _cluster_peer}
+def _stores() -> dict[str, Callable[[Path], StoreUnderTest]]:
+    """The stores of this run: those that Python alone can make, unless the environment names another one."""
+    if "TEST_COUCHBASE" in os.environ:
+        return {"cluster": _cluster}
     if "COUCHBASEMOCK" in os.environ:
-        return {"CouchbaseMock": _mock_peer}
+        return {"CouchbaseMock": _mock}
     return {
-        "sqlite": SQLitePeer,
-        "node": NodePeer,
-        "three nodes": lambda folder: NodePeer(folder, nodes=3),
-        "collection": lambda folder: NodePeer(folder, collection="app.users"),
+        "sqlite": SQLiteUnderTest,
+        "dictionary": DictionaryUnderTest,
+        "node": NodeUnderTest,
+        "three nodes": lambda folder: NodeUnderTest(folder, nodes=3),
+        "collection": lambda folder: NodeUnderTest(folder, collection="app.users"),
     }
 
 
-PEERS = _peers()
+STORES = _stores()
+EMBEDDED = ("sqlite", "dictionary")
+"""Those that are no cluster: `make test-fast` takes them."""

@@ -1,19 +1,21 @@
 """The table that the clients of all languages have in common, seen by both Python clients and by the fake server's."""
 
 import dataclasses
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 
-from tests.behaviour import cases, serve
 from tests.canary import raises
+from tests.client_conformance import FAILURES, TABLE, USERS, cases, serve
 from tests.clients.twins import MakeClient
 from userprofile import BatchError, User, UserProfileError
 from userprofile.testing import FakeUserProfileServer
 
-pytestmark = pytest.mark.xdist_group("behaviour")  # one server for all of them
+pytestmark = [pytest.mark.xdist_group("client conformance"), pytest.mark.slow]  # one server for all of them
 
 
 @pytest.fixture(scope="module")
@@ -24,25 +26,15 @@ def real() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def fake() -> Iterator[str]:
-    server = FakeUserProfileServer(
-        [
-            User("johndoe", "johndoe@example.com", "John Doe", disabled=False),
-            User("absent"),
-            User("null"),
-            User("empty", "", "", disabled=False),
-            User("true", disabled=True),
-            User("jürgen 🦊", full_name="Jürgen 🦊"),
-        ]
-    )
-    server.fail("CORRUPT_DOCUMENT", username="corrupt")
-    server.fail("PROFILE_TOO_LARGE", username="large")
-    server.fail("STORE_UNAVAILABLE", username="down")
-    server.fail("STORE_TIMEOUT", username="slow", after=0.5)
+    found = USERS.keys() - FAILURES.keys()
+    server = FakeUserProfileServer(User(username, **USERS[username]) for username in found)
+    for username, reason in FAILURES.items():
+        server.fail(reason, username=username, after=0.5 if username == "slow" else 0.0)
     with server:
         yield server.target
 
 
-@pytest.fixture(params=["real", "fake"])
+@pytest.fixture(params=[pytest.param("real", marks=pytest.mark.xdist_group("a real server")), "fake"])
 def target(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
@@ -55,51 +47,57 @@ def fields_of(user: User) -> dict[str, object]:
     return {name: value for name, value in dataclasses.asdict(user).items() if value is not None}
 
 
-def assert_error(error: UserProfileError, expected: dict[str, str]) -> None:
+def assert_error(error: UserProfileError, expected: dict[str, Any]) -> None:
     assert error.code.name == expected["code"]
     if "reason" in expected:
-        assert error.reason == expected["reason"]
+        assert (error.reason, error.retryable) == (expected["reason"], expected.get("retryable", False))
     if "field" in expected:
-        assert "username must " in error.message
+        field = re.sub(r"s\[\d+\]$", "", expected["field"])
+        assert f"{field} must " in error.message
     assert error.request_id
+
+
+def test_the_table_has_only_methods_that_are_tested_here() -> None:
+    assert json.loads(TABLE.read_text()).keys() == {"get_user", "batch_get_users"}
 
 
 @pytest.mark.parametrize("case", cases("get_user"), ids=names)
 def test_get_user(make_client: MakeClient, target: str, case: dict[str, Any]) -> None:
     client = make_client(target, timeout=case.get("timeout", 10), retries=0)
     if "user" in case:
-        assert fields_of(client.get_user(case["username"])) == case["user"]
-        assert client.find_user(case["username"]) == client.get_user(case["username"])
+        user = client.get_user(case["username"], fields=case.get("fields"))
+        assert fields_of(user) == case["user"]
+        assert client.find_user(case["username"], fields=case.get("fields")) == user
     else:
         with raises(UserProfileError) as caught:
-            client.get_user(case["username"])
+            client.get_user(case["username"], fields=case.get("fields"))
         assert_error(caught.value, case["error"])
 
 
 @pytest.mark.parametrize("case", cases("batch_get_users"), ids=names)
 def test_several_users(make_client: MakeClient, target: str, case: dict[str, Any]) -> None:
     client = make_client(target, timeout=case.get("timeout", 10), retries=0)
-    asked = case["usernames"]
-    if not asked:  # the client has no need to ask
-        assert client.get_users(asked) == {}
-        assert list(client.iter_users(asked)) == []
+    usernames = case["usernames"]
+    if not usernames:  # the client makes no call
+        assert client.get_users(usernames) == {}
+        assert list(client.iter_users(usernames)) == []
         return
-    outcomes = list(client.iter_users(asked))
-    assert [username for username, _ in outcomes] == asked
-    expected = case.get("results") or [{"error": case["error"]}] * len(asked)
-    for (_, outcome), result in zip(outcomes, expected, strict=True):
+    outcomes = list(client.iter_users(usernames, fields=case.get("fields")))
+    expected = case.get("results") or [{"username": username, "error": case["error"]} for username in usernames]
+    for (username, outcome), result in zip(outcomes, expected, strict=True):
+        assert username == result["username"]
         if "user" in result:
             assert fields_of(outcome) == result["user"]
         else:
             assert_error(outcome, result["error"])
     if "error" in case:
         with raises(UserProfileError) as caught:
-            client.get_users(asked)
+            client.get_users(usernames, fields=case.get("fields"))
         assert not isinstance(caught.value, BatchError)
         assert_error(caught.value, case["error"])
 
 
-def test_get_users_tells_of_failures_and_keeps_what_was_found(make_client: MakeClient, target: str) -> None:
+def test_get_users_reports_failures_and_keeps_what_was_found(make_client: MakeClient, target: str) -> None:
     client = make_client(target, retries=0)
     with raises(BatchError) as caught:
         client.get_users(["johndoe", "nobody", "corrupt", "slow", "", "absent", "johndoe"])
@@ -108,6 +106,11 @@ def test_get_users_tells_of_failures_and_keeps_what_was_found(make_client: MakeC
         "CORRUPT_DOCUMENT", "STORE_TIMEOUT", "INVALID_USERNAME",
     ]  # fmt: skip
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.DATA_LOSS, "CORRUPT_DOCUMENT")
+
+
+def test_get_users_asks_for_the_fields(make_client: MakeClient, target: str) -> None:
+    found = make_client(target).get_users(["johndoe", "nobody"], fields=iter(["disabled"]))
+    assert found == {"johndoe": User("johndoe", disabled=False)}
 
 
 def test_find_user_is_for_names_that_nobody_has_and_for_nothing_else(make_client: MakeClient, target: str) -> None:

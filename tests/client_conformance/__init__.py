@@ -6,12 +6,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
+from grpc_health.v1 import health_pb2
+
 from tests.couchbase_node import TestCluster
-from tests.support import ServerProcess, document, eventually
+from tests.support import COUCHBASE_CREDENTIALS, WAIT, GetUser, ServerProcess, document, eventually, health_stub
+from userprofile import reasons
 
 TABLE = Path(__file__).parent / "table.json"
 
-_USERS: dict[str, dict[str, object]] = {
+USERS: dict[str, dict[str, Any]] = {
     "johndoe": {"email": "johndoe@example.com", "full_name": "John Doe", "disabled": False},
     "absent": {},
     "null": {"email": None, "full_name": None, "disabled": None},
@@ -23,6 +27,14 @@ _USERS: dict[str, dict[str, object]] = {
     "down": {},
     "slow": {},
 }
+
+FAILURES = {
+    "corrupt": reasons.CORRUPT_DOCUMENT,
+    "large": reasons.PROFILE_TOO_LARGE,
+    "down": reasons.STORE_UNAVAILABLE,
+    "slow": reasons.STORE_TIMEOUT,
+}
+"""Why those of them fail that do."""
 
 
 def cases(method: str) -> list[Any]:
@@ -40,12 +52,18 @@ def serve() -> Iterator[str]:
         cluster.move_vbuckets(slow, well)
         cluster.assign("userprofile::down", down)
         cluster.assign("userprofile::slow", slow)
-        for username, fields in _USERS.items():
+        for username, fields in USERS.items():
             cluster.put(f"userprofile::{username}", document(username, **fields))
-        credentials = {"USERPROFILE_COUCHBASE_USERNAME": "username", "USERPROFILE_COUCHBASE_PASSWORD": "password"}
         url = f"couchbase://{cluster.hosts}/default"
-        with ServerProcess(url, "--store-timeout", "0.5", "--workers", "4", **credentials) as server:
-            eventually(lambda: server.stderr.count("the store answers") == 4, lambda: server.stderr, timeout=30)
+        with (
+            ServerProcess(url, "--store-timeout", "2", "--workers", "4", **COUCHBASE_CREDENTIALS) as server,
+            grpc.insecure_channel(server.address) as channel,
+        ):
+            check, get_user = health_stub(channel).Check, GetUser(channel)
+            eventually(lambda: server.stderr.count("store connected") == 4, lambda: server.stderr)
+            serving = health_pb2.HealthCheckResponse.SERVING
+            eventually(lambda: check(health_pb2.HealthCheckRequest(), timeout=WAIT).status == serving, "SERVING")
             cluster.stop(down)
-            cluster.fault(slow, delay=10)
+            cluster.fault(slow, delay=600)
+            eventually(lambda: get_user.error("down").reason == "STORE_UNAVAILABLE", "a node is known to be down")
             yield server.address

@@ -1,4 +1,4 @@
-"""What both Python clients make of answers that no server of ours gives."""
+"""What both Python clients make of invalid responses, which our server never sends."""
 
 import base64
 import urllib.parse
@@ -18,34 +18,38 @@ from tests.canary import raises
 from tests.clients import raw_server as raw
 from tests.clients.twins import MakeClient
 from userprofile import User, UserProfileError
-from userprofile.v1 import user_profile_pb2 as pb
-from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
+from userprofile.v1 import user_profile_pb2 as user_pb
+from userprofile.v1 import user_profile_service_pb2 as pb
+from userprofile.v1 import user_profile_service_pb2_grpc as pb_grpc
 
 NOT_A_DETAIL = any_pb2.Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff\xff")
 
 Serve = Callable[[Any], str]
 
 
-class Strange(pb_grpc.UserProfileServiceServicer):
-    def __init__(self, answer: Any) -> None:
-        self._answer = answer
+class Invalid:
+    """Every method responds with the same."""
 
-    def GetUser(self, request: pb.GetUserRequest, context: grpc.ServicerContext) -> Any:
-        if isinstance(self._answer, status_pb2.Status):
-            context.set_trailing_metadata((("grpc-status-details-bin", self._answer.SerializeToString()),))
-            context.abort(grpc.StatusCode.DATA_LOSS, self._answer.message)
-        return self._answer
+    def __init__(self, response: Any) -> None:
+        self._response = response
 
-    BatchGetUsers = GetUser
+    def __getattr__(self, _method: str) -> Callable[..., Any]:
+        return self._respond
+
+    def _respond(self, _request: Message, context: grpc.ServicerContext) -> Any:
+        if isinstance(self._response, status_pb2.Status):
+            context.set_trailing_metadata((("grpc-status-details-bin", self._response.SerializeToString()),))
+            context.abort(grpc.StatusCode.DATA_LOSS, self._response.message)
+        return self._response
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     servers = []
 
-    def start(answer: Any) -> str:
+    def start(response: Any) -> str:
         server = grpc.server(ThreadPoolExecutor(2))
-        pb_grpc.add_UserProfileServiceServicer_to_server(Strange(answer), server)
+        pb_grpc.add_UserProfileServiceServicer_to_server(Invalid(response), server)  # type: ignore[arg-type]
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         servers.append(server)
@@ -57,30 +61,50 @@ def serve() -> Iterator[Serve]:
 
 
 @pytest.mark.parametrize(
-    "response", [pb.GetUserResponse(), pb.GetUserResponse(user=pb.User(username="alice"))], ids=["nobody", "alice"]
+    "response", [pb.GetUserResponse(), pb.GetUserResponse(user=user_pb.User(username="alice"))], ids=["nobody", "alice"]
 )
-def test_another_user_or_none_is_not_the_one_who_was_asked_for(
-    make_client: MakeClient, serve: Serve, response: pb.GetUserResponse
-) -> None:
+def test_another_user_or_none_is_an_error(make_client: MakeClient, serve: Serve, response: pb.GetUserResponse) -> None:
     client = make_client(serve(response))
-    for ask in (client.get_user, client.find_user):
-        with raises(UserProfileError, match="doesn't understand") as caught:
-            ask("johndoe")
+    for call in (client.get_user, client.find_user):
+        with raises(UserProfileError, match="can't read the server's response") as caught:
+            call("johndoe")
         assert caught.value.code is grpc.StatusCode.UNKNOWN
 
 
-def test_results_that_are_missing_swapped_or_unknown_are_errors(make_client: MakeClient, serve: Serve) -> None:
-    swapped = [pb.UserResult(user=pb.User(username=name)) for name in ("bob", "alice")]
-    client = make_client(serve(pb.BatchGetUsersResponse(results=[*swapped, pb.UserResult()])))
-    for _, outcome in client.iter_users(["alice", "bob", "carol", "dave"]):
+def result(username: str, **outcome: Any) -> pb.BatchGetUsersResponse.Result:
+    return pb.BatchGetUsersResponse.Result(username=username, **outcome)
+
+
+def found(username: str) -> pb.BatchGetUsersResponse.Result:
+    return result(username, user=user_pb.User(username=username))
+
+
+def test_results_that_are_missing_anothers_or_unknown_are_errors(make_client: MakeClient, serve: Serve) -> None:
+    results = [
+        result("alice", user=user_pb.User(username="bob")),
+        result("bob", user=user_pb.User()),
+        result("carol"),
+        pb.BatchGetUsersResponse.Result(user=user_pb.User(username="dave")),
+    ]
+    client = make_client(serve(pb.BatchGetUsersResponse(results=results)))
+    for _, outcome in client.iter_users(["alice", "bob", "carol", "dave", "eve"]):
         assert isinstance(outcome, UserProfileError)
         assert outcome.code is grpc.StatusCode.UNKNOWN
 
 
+def test_results_are_found_by_their_usernames_and_not_by_their_places(make_client: MakeClient, serve: Serve) -> None:
+    error = status_pb2.Status(code=15, message="Lost.")
+    results = [found("carol"), result("nobody", error=error), found("somebody else"), found("alice")]
+    client = make_client(serve(pb.BatchGetUsersResponse(results=results)))
+    alice, nobody, carol, again = client.iter_users(["alice", "nobody", "carol", "alice"])
+    assert (alice, carol, again) == (("alice", User("alice")), ("carol", User("carol")), ("alice", User("alice")))
+    assert nobody[1].code is grpc.StatusCode.DATA_LOSS
+
+
 @pytest.mark.parametrize("code", [0, 999])
 def test_an_error_with_a_code_that_is_none_is_unknown(make_client: MakeClient, serve: Serve, code: int) -> None:
-    result = pb.UserResult(error=status_pb2.Status(code=code, message="all is well", details=[NOT_A_DETAIL]))
-    client = make_client(serve(pb.BatchGetUsersResponse(results=[result])))
+    error = status_pb2.Status(code=code, message="all is well", details=[NOT_A_DETAIL])
+    client = make_client(serve(pb.BatchGetUsersResponse(results=[result("johndoe", error=error)])))
     ((_, outcome),) = client.iter_users(["johndoe"])
     assert (outcome.code, outcome.message) == (grpc.StatusCode.UNKNOWN, "all is well")
 
@@ -88,9 +112,10 @@ def test_an_error_with_a_code_that_is_none_is_unknown(make_client: MakeClient, s
 def test_details_that_cannot_be_read_are_passed_over(make_client: MakeClient, serve: Serve) -> None:
     status = status_pb2.Status(code=15, message="Lost.", details=[NOT_A_DETAIL])
     client = make_client(serve(status))
-    for ask in (lambda: client.get_user("johndoe"), lambda: client.get_users(["johndoe"])):
+    calls: list[Callable[[], object]] = [lambda: client.get_user("johndoe"), lambda: client.get_users(["johndoe"])]
+    for call in calls:
         with raises(UserProfileError, match="Lost") as caught:
-            ask()
+            call()
         assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.DATA_LOSS, None)
 
 
@@ -103,28 +128,28 @@ OTHER_CODES = {code.value[0]: code for code in grpc.StatusCode if code is not gr
 
 
 def packed(status: status_pb2.Status, *details: Message) -> tuple[str, bytes]:
-    """The trailer in which a server tells more of an error."""
+    """The trailer with the details of an error."""
     for detail in details:
         status.details.add().Pack(detail)
     return "grpc-status-details-bin", base64.b64encode(status.SerializeToString())
 
 
-def info(reason: str) -> error_details_pb2.ErrorInfo:
-    return error_details_pb2.ErrorInfo(domain="userprofile", reason=reason)
+def info(reason: str, domain: str = "userprofile") -> error_details_pb2.ErrorInfo:
+    return error_details_pb2.ErrorInfo(domain=domain, reason=reason)
 
 
-def answer(message: Message | bytes, *trailers: raw.Header) -> list[bytes]:
+def success(message: Message | bytes, *trailers: raw.Header) -> list[bytes]:
     payload = message if isinstance(message, bytes) else message.SerializeToString()
     return [raw.start(), raw.message(payload), raw.trailers(0, *trailers)]
 
 
-JOHNDOE = pb.GetUserResponse(user=pb.User(username="johndoe")).SerializeToString()
+JOHNDOE = pb.GetUserResponse(user=user_pb.User(username="johndoe")).SerializeToString()
 INVALID_UTF8 = b"\x0a\x04\x0a\x02\xff\xfe"  # a user, or a result of a batch, with it in the first field
 
-NOT_ANSWERS: dict[str, list[bytes]] = {
+INVALID_RESPONSES: dict[str, list[bytes]] = {
     "OK without a message": [raw.start(), raw.trailers(0)],
     "OK in trailers alone": [raw.failure(0)],
-    "not a message": answer(b"\xff\xff\xff"),
+    "not a message": success(b"\xff\xff\xff"),
     "half a message": [raw.start(), raw.message(JOHNDOE, claimed=1000), raw.trailers(0)],
     "a message with an unknown flag": [raw.start(), raw.message(JOHNDOE, flag=7), raw.trailers(0)],
     "a message that claims to be compressed": [raw.start(), raw.message(JOHNDOE, flag=1), raw.trailers(0)],
@@ -145,36 +170,36 @@ NOT_ANSWERS: dict[str, list[bytes]] = {
     "RST_STREAM after a message": [raw.start(), raw.message(JOHNDOE), raw.reset(8)],
     "GOAWAY": [raw.goaway(0)],
     "GOAWAY with a word": [raw.goaway(11, text=EVIL.encode())],
-    "GOAWAY within an answer": [raw.start(), raw.goaway(2)],
+    "GOAWAY within a response": [raw.start(), raw.goaway(2)],
     "a closed connection": [raw.CLOSE],
     "a connection closed within a message": [raw.start(), raw.message(JOHNDOE, claimed=1000), raw.CLOSE],
     "a connection closed after a message": [raw.start(), raw.message(JOHNDOE), raw.CLOSE],
 }  # fmt: skip
 
 BARE = [("grpc.service_config", "{}")]
-"""No retries: what the server says the first time is what the test is about."""
+"""No retries: the tests are about the first response."""
 
 
-def outcomes(client: Any) -> Iterator[object]:
-    """Asks in all ways. Yields what each gave or raised; only what isn't an error of ours goes through."""
-    asks: list[Callable[[], object]] = [
+def outcomes(client: Any) -> Iterator[Any]:
+    """Calls every method. Yields what it returned or raised; raises only what isn't an error of ours."""
+    calls: list[Callable[[], object]] = [
         lambda: client.get_user("johndoe"),
         lambda: client.find_user("johndoe"),
         lambda: client.get_users(["johndoe", "alice"]),
         lambda: client.check_health(),
     ]
-    for ask in asks:
+    for call in calls:
         try:
-            yield ask()
+            yield call()
         except UserProfileError as error:
             yield error
     yield from (outcome for _, outcome in client.iter_users(["johndoe", "alice"]))
 
 
-@pytest.mark.parametrize("name", NOT_ANSWERS)
-def test_whatever_isnt_an_answer_is_an_error(make_client: MakeClient, name: str) -> None:
-    with raw.RawServer(*NOT_ANSWERS[name]) as server:
-        client = make_client(server.target, channel_options=BARE)
+@pytest.mark.parametrize("name", INVALID_RESPONSES)
+def test_an_invalid_response_is_an_error(make_client: MakeClient, name: str) -> None:
+    with raw.RawServer(*INVALID_RESPONSES[name]) as server:
+        client = make_client(server.target, channel_options=BARE, retries=0)
         for error in outcomes(client):
             assert isinstance(error, UserProfileError)
             assert str(error).isprintable()
@@ -187,11 +212,11 @@ def test_whatever_isnt_an_answer_is_an_error(make_client: MakeClient, name: str)
     ids=["empty", "another type", "a number for a user", "invalid UTF-8"],
 )  # fmt: skip
 def test_a_message_that_is_not_the_methods_is_an_error(make_client: MakeClient, message: Message | bytes) -> None:
-    with raw.RawServer(*answer(message)) as server:
+    with raw.RawServer(*success(message)) as server:
         client = make_client(server.target, channel_options=BARE)
-        for ask in (client.get_user, client.find_user, lambda name: client.get_users([name])):
-            with raises(UserProfileError, match="doesn't understand") as caught:
-                ask("johndoe")
+        for call in (client.get_user, client.find_user, lambda name: client.get_users([name])):
+            with raises(UserProfileError, match="can't read the server's response") as caught:
+                call("johndoe")
             assert caught.value.code is grpc.StatusCode.UNKNOWN
         ((_, outcome),) = client.iter_users(["johndoe"])
         assert isinstance(outcome, UserProfileError)
@@ -200,7 +225,7 @@ def test_a_message_that_is_not_the_methods_is_an_error(make_client: MakeClient, 
 
 @pytest.mark.parametrize("status", [0, 2, 3, 99, -1])
 def test_only_a_server_that_says_it_is_serving_is(make_client: MakeClient, status: Any) -> None:
-    with raw.RawServer(*answer(health_pb2.HealthCheckResponse(status=status))) as server:
+    with raw.RawServer(*success(health_pb2.HealthCheckResponse(status=status))) as server:
         client = make_client(server.target, channel_options=BARE)
         assert client.check_health() is False
         client.close()
@@ -208,7 +233,7 @@ def test_only_a_server_that_says_it_is_serving_is(make_client: MakeClient, statu
 
 def test_what_can_be_read_is_no_error_whatever_comes_with_it(make_client: MakeClient) -> None:
     contradiction = packed(status_pb2.Status(code=5, message="x"), info("USER_NOT_FOUND"))
-    with raw.RawServer(*answer(JOHNDOE, ("grpc-message", "x"), contradiction)) as server:
+    with raw.RawServer(*success(JOHNDOE, ("grpc-message", "x"), contradiction)) as server:
         client = make_client(server.target, channel_options=BARE)
         assert client.get_user("johndoe") == User("johndoe")
         client.close()
@@ -236,6 +261,38 @@ def test_details_that_contradict_their_status_never_say_that_nobody_has_the_name
         client.close()
 
 
+FOREIGN = ["", "gateway.example", "userprofile.example", "USERPROFILE"]
+
+
+@pytest.mark.parametrize("domain", FOREIGN)
+def test_a_reason_of_another_domain_is_not_the_services(make_client: MakeClient, serve: Serve, domain: str) -> None:
+    status = status_pb2.Status(code=5, message="No.")
+    details = packed(status, info("USER_NOT_FOUND", domain))
+    with raw.RawServer(raw.start(), raw.trailers(5, ("grpc-message", "No."), details)) as server:
+        client = make_client(server.target, channel_options=BARE)
+        for error in outcomes(client):
+            assert type(error) in (UserProfileError, userprofile.BatchError)
+            assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, None)
+        client.close()
+    client = make_client(serve(pb.BatchGetUsersResponse(results=[result("johndoe", error=status)])))
+    ((_, outcome),) = client.iter_users(["johndoe"])
+    assert type(outcome) is UserProfileError
+    assert (outcome.code, outcome.reason) == (grpc.StatusCode.NOT_FOUND, None)
+    with raises(userprofile.BatchError):  # it isn't as if nobody had the name
+        client.get_users(["johndoe"])
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_a_reason_of_another_domain_hides_none_of_the_services(
+    make_client: MakeClient, serve: Serve, ours_first: bool
+) -> None:
+    infos = [info("USER_NOT_FOUND"), info("NO_ROUTE", "gateway.example")]
+    status = status_pb2.Status(code=5, message="No.")
+    packed(status, *(infos if ours_first else reversed(infos)))
+    client = make_client(serve(pb.BatchGetUsersResponse(results=[result("johndoe", error=status)])))
+    assert client.get_users(["johndoe"]) == {}
+
+
 EVIL_STATUS = status_pb2.Status(code=3, message=f"No: {EVIL}")
 EVIL_DETAILS = [
     info(EVIL),
@@ -261,7 +318,7 @@ def test_text_in_a_batch_cannot_either(make_client: MakeClient, serve: Serve) ->
     error = status_pb2.Status()
     error.CopyFrom(EVIL_STATUS)
     packed(error, *EVIL_DETAILS)
-    client = make_client(serve(pb.BatchGetUsersResponse(results=[pb.UserResult(error=error)])))
+    client = make_client(serve(pb.BatchGetUsersResponse(results=[result("johndoe", error=error)])))
     ((_, outcome),) = client.iter_users(["johndoe"])
     assert_harmless(outcome)
     with raises(userprofile.BatchError) as caught:
@@ -292,7 +349,7 @@ def test_a_message_is_kept_to_a_length_that_can_be_read(make_client: MakeClient,
     huge = "x" * 10_000_000
     error = status_pb2.Status(code=13, message=huge)
     packed(error, info("X" * 100_000), error_details_pb2.RequestInfo(request_id=huge))
-    client = make_client(serve(pb.BatchGetUsersResponse(results=[pb.UserResult(error=error)])))
+    client = make_client(serve(pb.BatchGetUsersResponse(results=[result("johndoe", error=error)])))
     ((_, outcome),) = client.iter_users(["johndoe"])
     assert isinstance(outcome, UserProfileError)
     assert outcome.reason is None
@@ -300,17 +357,17 @@ def test_a_message_is_kept_to_a_length_that_can_be_read(make_client: MakeClient,
     assert len(str(outcome)) < 1200
 
 
-def test_more_results_than_names_take_nothing_from_those_that_were_asked_for(
+def test_more_results_than_names_take_nothing_from_those_that_were_requested(
     make_client: MakeClient, serve: Serve
 ) -> None:
     names = ["alice", "bob", "alice", "carol"]
-    results = [pb.UserResult(user=pb.User(username=name)) for name in names]
+    results = [found(name) for name in names]
     client = make_client(serve(pb.BatchGetUsersResponse(results=results)))
     assert client.get_users(["alice", "bob"]) == {"alice": User("alice"), "bob": User("bob")}
 
 
 def test_the_same_result_twice_is_nobody_elses(make_client: MakeClient, serve: Serve) -> None:
-    results = [pb.UserResult(user=pb.User(username="alice"))] * 2
+    results = [found("alice")] * 2
     client = make_client(serve(pb.BatchGetUsersResponse(results=results)))
     with raises(userprofile.BatchError) as caught:
         client.get_users(["alice", "bob"])
@@ -325,8 +382,8 @@ def test_a_server_without_our_service_is_named_in_words(make_client: MakeClient,
             rf"the server at {server.target} doesn't have this method: it isn't a userprofile service"
             r"|HTTP 404 \(Not Found\) in place of the service: it has no route to the service"
         )
-        for ask in (lambda: client.get_user("johndoe"), lambda: client.get_users(["johndoe"]), client.check_health):
+        for call in (lambda: client.get_user("johndoe"), lambda: client.get_users(["johndoe"]), client.check_health):
             with raises(UserProfileError, match=says) as caught:
-                ask()
+                call()
             assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
         client.close()

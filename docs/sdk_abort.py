@@ -1,9 +1,10 @@
-"""Shows how one malformed answer of a node ends a process that uses Couchbase's Python SDK (couchbase 4.6.3).
+"""Shows how one malformed response of a node aborts a process that uses Couchbase's Python SDK (couchbase 4.6.3).
 
     python docs/sdk_abort.py [key|extras|framing|magic|features]
 
-It plays a node on loopback that answers the SDK's first request by one bad frame. The SDK's own thread throws, nobody
-catches, and the process gets SIGABRT: exit status 134 in a shell. Should the SDK survive, this says so and exits by 0.
+It acts as a node on loopback that responds to the SDK's first request with one malformed frame. The SDK's own thread
+throws an exception that nothing catches, and the process gets SIGABRT: exit status 134 in a shell. If the SDK survives,
+the program says so and exits with status 0.
 """
 
 import socket
@@ -17,19 +18,19 @@ from couchbase.cluster import Cluster
 from couchbase.exceptions import CouchbaseException
 from couchbase.options import ClusterOptions, ClusterTimeoutOptions
 
-# magic, key length, extras length, body: the lengths count what stands in the body
-ANSWERS = {
-    "key": (0x81, 1, 0, b""),  # a key beyond the body's end
-    "extras": (0x81, 0, 1, b""),  # extras beyond it
-    "framing": (0x18, 0x0300, 0, b""),  # framing extras beyond it, in a flexible response
+# magic, key length, extras length, body: the lengths are those of parts of the body
+RESPONSES = {
+    "key": (0x81, 1, 0, b""),  # a key longer than the body
+    "extras": (0x81, 0, 1, b""),  # extras longer than the body
+    "framing": (0x18, 0x0300, 0, b""),  # framing extras longer than the body, in a flexible response
     "magic": (0x99, 0, 0, b""),  # neither a response nor a request
-    "features": (0x81, 0, 0, b"\0\0\0"),  # the list of features that HELLO asks for, with half a feature
+    "features": (0x81, 0, 0, b"\0\0\0"),  # the list of features in the response to HELLO, with half a feature
 }
 
 
-def answer_first_request(listener: socket.socket, name: str) -> None:
-    """Answers as a node would that contradicts itself."""
-    magic, key_size, extras_size, body = ANSWERS[name]
+def respond_to_first_request(listener: socket.socket, name: str) -> None:
+    """Sends the malformed response."""
+    magic, key_size, extras_size, body = RESPONSES[name]
     connection, _ = listener.accept()
     request = connection.recv(4096)
     opcode, opaque = request[1], request[12:16]
@@ -40,7 +41,7 @@ def answer_first_request(listener: socket.socket, name: str) -> None:
 
 with socket.create_server(("127.0.0.1", 0)) as listener:
     name = sys.argv[1] if len(sys.argv) > 1 else "key"
-    threading.Thread(target=answer_first_request, args=(listener, name), daemon=True).start()
+    threading.Thread(target=respond_to_first_request, args=(listener, name), daemon=True).start()
     timeouts = ClusterTimeoutOptions(bootstrap_timeout=timedelta(seconds=5))
     options = ClusterOptions(PasswordAuthenticator("username", "password"), timeout_options=timeouts)
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
+    EnumDescriptorProto,
     FieldDescriptorProto,
     FileDescriptorProto,
     FileDescriptorSet,
@@ -26,12 +27,15 @@ HEAD = """\
 
 <!-- written by make proto-docs from the comments in protos/; a change here is lost -->
 
-Presence says what a reader can learn of a field that was not set. *Explicit*: that it was not set. *Implicit*: nothing,
-it reads as an empty string, zero or false. *Repeated*: the list is empty. *Oneof*: at most one of its fields is set,
-and which one can be told.
+Presence says whether a reader can distinguish an unset field from a default value. *Explicit*: yes. *Implicit*: no, an
+unset field reads as an empty string, zero or false. *Repeated*: an unset list is empty. *Oneof*: at most one of its
+fields is set, and the reader knows which.
 """
 
-ELSEWHERE = {"google.rpc.Status": "https://github.com/googleapis/googleapis/blob/master/google/rpc/status.proto"}
+ELSEWHERE = {
+    "google.protobuf.FieldMask": "https://protobuf.dev/reference/protobuf/google.protobuf/#field-mask",
+    "google.rpc.Status": "https://github.com/googleapis/googleapis/blob/master/google/rpc/status.proto",
+}
 """Where types are described that aren't ours."""
 
 
@@ -39,14 +43,14 @@ class File:
     """A proto file of ours, and its comments by the path of what they describe (see descriptor.proto)."""
 
     def __init__(self, descriptor: FileDescriptorProto) -> None:
-        """Refuses what this page has no form for yet."""
-        if descriptor.enum_type or any(message.nested_type or message.enum_type for message in descriptor.message_type):
-            sys.exit("docs/update_api.py has to learn of enums and nested messages first")
+        """Takes the file with its comments."""
         self._descriptor = descriptor
-        self._comments = {tuple(at.path): at.leading_comments for at in descriptor.source_code_info.location}
+        locations = descriptor.source_code_info.location
+        self._comments = {tuple(at.path): at.leading_comments for at in locations}
+        self._sections = {tuple(at.path): at.leading_detached_comments for at in locations}
 
     def page(self) -> Iterator[str]:
-        """The services with their methods, then the messages, as blocks of Markdown."""
+        """The services with their methods, then the messages and enums, as blocks of Markdown."""
         for number, service in enumerate(self._descriptor.service):
             yield f"## {service.name}"
             yield self._comment(6, number)
@@ -56,24 +60,45 @@ class File:
                 yield self._call(method, service)
                 yield self._comment(6, number, 2, index)
         for number, message in enumerate(self._descriptor.message_type):
-            yield f"## {message.name}"
-            yield self._comment(4, number)
-            yield "\n".join(self._table(number, message))
-            if message.reserved_name:
-                yield "Names that no field may get: " + ", ".join(f"`{name}`" for name in message.reserved_name) + "."
+            yield from self._message(message, message.name, (4, number))
+        for number, enum in enumerate(self._descriptor.enum_type):
+            yield from self._enum(enum, enum.name, (5, number))
+
+    def _message(self, message: DescriptorProto, name: str, path: tuple[int, ...]) -> Iterator[str]:
+        yield f"## {name}"
+        yield self._comment(*path)
+        yield "\n".join(self._fields(message, path))
+        if message.reserved_name:
+            yield "Names that no field may get: " + ", ".join(f"`{name}`" for name in message.reserved_name) + "."
+        for number, nested in enumerate(message.nested_type):
+            yield from self._message(nested, f"{name}.{nested.name}", (*path, 3, number))
+        for number, enum in enumerate(message.enum_type):
+            yield from self._enum(enum, f"{name}.{enum.name}", (*path, 4, number))
+
+    def _enum(self, enum: EnumDescriptorProto, name: str, path: tuple[int, ...]) -> Iterator[str]:
+        yield f"## {name}"
+        yield self._comment(*path)
+        rows = ["| number | value | meaning |", "| --- | --- | --- |"]
+        for index, value in enumerate(enum.value):
+            section = " ".join(" ".join(self._sections.get((*path, 2, index), ())).split())
+            rows += [f"| | | {section} |"] if section else []
+            rows.append(f"| {value.number} | `{value.name}` | {self._meaning(*path, 2, index)} |")
+        yield "\n".join(rows)
 
     def _call(self, method: MethodDescriptorProto, service: ServiceDescriptorProto) -> str:
         takes = ("a stream of " if method.client_streaming else "") + link(method.input_type)
         gives = ("a stream of " if method.server_streaming else "") + link(method.output_type)
         return f"`/{self._descriptor.package}.{service.name}/{method.name}` takes {takes}, returns {gives}."
 
-    def _table(self, number: int, message: DescriptorProto) -> Iterator[str]:
+    def _fields(self, message: DescriptorProto, path: tuple[int, ...]) -> Iterator[str]:
         yield "| number | field | type | presence | meaning |"
         yield "| --- | --- | --- | --- | --- |"
         for index, field in enumerate(message.field):
-            meaning = " ".join(self._comment(4, number, 2, index).split()).replace("|", "\\|")
             kind, of = link(field.type_name) or f"`{scalar(field)}`", presence(field, message)
-            yield f"| {field.number} | `{field.name}` | {kind} | {of} | {meaning} |"
+            yield f"| {field.number} | `{field.name}` | {kind} | {of} | {self._meaning(*path, 2, index)} |"
+
+    def _meaning(self, *path: int) -> str:
+        return " ".join(self._comment(*path).split()).replace("|", "\\|")
 
     def _comment(self, *path: int) -> str:
         lines = self._comments.get(path, "").splitlines()
@@ -84,8 +109,8 @@ def link(type_name: str) -> str:
     """A link to where the type is described, which for ours is this page."""
     name = type_name.removeprefix(".")
     if name.startswith("userprofile."):
-        short = name.rpartition(".")[2]
-        return f"[`{short}`](#{short.lower()})"
+        short = name.removeprefix("userprofile.v1.")
+        return f"[`{short}`](#{short.lower().replace('.', '')})"
     return f"[`{name}`]({ELSEWHERE[name]})" if name in ELSEWHERE else f"`{name}`" if name else ""
 
 
@@ -95,7 +120,7 @@ def scalar(field: FieldDescriptorProto) -> str:
 
 
 def presence(field: FieldDescriptorProto, message: DescriptorProto) -> str:
-    """What can be told of the field where it wasn't set."""
+    """Returns the presence of the field, as the page explains it."""
     if field.label == FieldDescriptorProto.LABEL_REPEATED:
         return "repeated"
     if field.HasField("oneof_index") and not field.proto3_optional:
@@ -106,8 +131,9 @@ def presence(field: FieldDescriptorProto, message: DescriptorProto) -> str:
 
 def written(descriptors: FileDescriptorSet) -> str:
     """Returns the page as it has to be."""
-    ours = [File(file) for file in descriptors.file if file.package.startswith("userprofile.")]
-    blocks = (block for file in ours for block in file.page() if block)
+    ours = [file for file in descriptors.file if file.package.startswith("userprofile.")]
+    ours.sort(key=lambda file: (not file.service, not file.message_type))
+    blocks = (block for file in ours for block in File(file).page() if block)
     return "\n\n".join([HEAD.rstrip(), *blocks]) + "\n"
 
 

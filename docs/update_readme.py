@@ -1,31 +1,65 @@
-"""Writes the README's tables of settings and errors anew from the code; `make docs` calls it, a test checks it."""
+"""Writes the README's tables anew, of settings from the code and of errors from the contract's comments.
+
+`make docs` calls it, a test checks it.
+"""
 
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from userprofile_server.rpc.error_table import ANSWERS, UNEXPECTED
-from userprofile_server.settings import ServeSettings, environment_variable, flag
+from userprofile_server.settings import Settings
+from userprofile_server.settings_base import settings_in
+from userprofile_server.settings_cli import CONFIG_FLAG, CONFIG_HELP, CONFIG_VARIABLE
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+ERROR_REASONS = ROOT / "protos" / "userprofile" / "v1" / "error_reason.proto"
 
 
 def settings_table() -> str:
     """One row for each setting."""
-    rows = ["| flag | environment | default | meaning |", "| --- | --- | --- | --- |"]
-    for name, field in ServeSettings.model_fields.items():
-        option = f"`{flag(name)}`" if flag(name) else "none, it is a secret"
-        default = "" if field.default is None else f"`{field.default}`"
-        rows.append(f"| {option} | `{environment_variable(name)}` | {default} | {field.description} |")
+    rows = [
+        "| flag | environment | file | default | meaning |",
+        "| --- | --- | --- | --- | --- |",
+        f"| `{CONFIG_FLAG}` | `{CONFIG_VARIABLE}` | | | {CONFIG_HELP} |",
+    ]
+    for setting in settings_in(Settings):
+        flag, key = ("none", "none: a secret") if setting.is_secret else (f"`{setting.flag}`", f"`{setting.path}`")
+        default = "" if setting.field.default is None else f"`{setting.field.default}`".replace("False", "false")
+        meaning = setting.field.description
+        rows.append(f"| {flag} | `{setting.variable}` | {key} | {default} | {meaning} |")
     return "\n".join(rows)
 
 
+class Reason(NamedTuple):
+    """A value of the contract's ErrorReason, as its comment describes it."""
+
+    name: str
+    """Without its prefix."""
+    number: int
+    status: str
+    """The name of the status code, or of several."""
+    meaning: str
+
+
+def contract_reasons() -> list[Reason]:
+    """Returns the reasons that the contract knows, but for the one that is never sent."""
+    text = ERROR_REASONS.read_text()
+    values = re.findall(r"((?:^ *//.*\n)+) *ERROR_REASON_(\w+) = (\d+);", text, re.MULTILINE)
+    found = []
+    for comment, name, number in values:
+        status, _, meaning = " ".join(re.sub(r"^ *//", "", comment, flags=re.MULTILINE).split()).partition(": ")
+        found.append(Reason(name, int(number), status, meaning))
+    return [reason for reason in found if reason.number != 0]
+
+
 def errors_table() -> str:
-    """One row for each answer of the error table."""
-    rows = ["| situation | status | reason |", "| --- | --- | --- |"]
-    for answer in [*ANSWERS.values(), UNEXPECTED]:
-        rows.append(f"| {answer.when} | {answer.status.name} | `{answer.reason}` |")  # noqa: PERF401, reads better
+    """One row for each reason."""
+    rows = ["| reason | status | meaning |", "| --- | --- | --- |"]
+    for reason in contract_reasons():
+        rows.append(f"| `{reason.name}` | {reason.status} | {reason.meaning} |")  # noqa: PERF401, reads better
     return "\n".join(rows)
 
 

@@ -1,1 +1,1 @@
-"""The benchmark: this service beside what its users would take instead, on the same store, in one interleaved run."""
+"""The benchmark: compares this service with its alternatives, on the same store, in one interleaved run."""

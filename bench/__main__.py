@@ -1,6 +1,7 @@
 """`python -m bench`: see `make bench`, `make bench-quick` and `make bench-compare`."""
 
 import dataclasses
+import resource
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,11 +10,11 @@ from pathlib import Path
 
 import click
 
-from bench import report
+from bench import callers, report
 from bench.client import client_ratios
+from bench.contenders import CONTENDERS, EMPTY, FASTAPI, OURS_COUCHBASE, OURS_SQLITE, Contender, ours_of
 from bench.growth import FIGURES, grow
 from bench.load import ROOT, Load, Result, drive
-from bench.peers import EMPTY, FASTAPI, OURS_COUCHBASE, OURS_SQLITE, PEERS, Peer, ours_of
 from bench.processes import Server, cores_apart
 from bench.stores import running_stores
 
@@ -21,45 +22,50 @@ WARM_UP = Load(seconds=1.5)
 
 
 @contextmanager
-def running(peers: Sequence[Peer]) -> Iterator[dict[Peer, Server]]:
-    """Runs all peers at once, warm: those that aren't driven do nothing."""
+def running(
+    contenders: Sequence[Contender], loads: Mapping[Contender, Load] | None = None
+) -> Iterator[dict[Contender, Server]]:
+    """Starts all contenders and warms them up. They run at once, but only the measured one has load."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="userprofile-bench-")))
         stores = stack.enter_context(running_stores(folder))
-        servers = {peer: stack.enter_context(peer.start(stores, folder / "servers.log")) for peer in peers}
-        for peer, server in servers.items():
-            drive(server, peer.kind, WARM_UP)
+        servers = {
+            contender: stack.enter_context(contender.start(stores, folder / "servers.log")) for contender in contenders
+        }
+        for contender, server in servers.items():
+            options = loads[contender].options if loads else WARM_UP.options
+            drive(server, contender.kind, dataclasses.replace(WARM_UP, options=options))
         yield servers
 
 
 def interleaved(
-    servers: Mapping[Peer, Server], loads: Mapping[Peer, Load], rounds: int, *, apart: bool = True
+    servers: Mapping[Contender, Server], loads: Mapping[Contender, Load], rounds: int, *, apart: bool = True
 ) -> dict[str, list[Result]]:
-    """Drives one server after the other, round by round: A B C, A B C. Each has a core to itself if `apart`."""
-    found: dict[str, list[Result]] = {peer.name: [] for peer in servers}
+    """Measures one server after the other, round by round: A B C, A B C. With `apart`, the server has its own core."""
+    found: dict[str, list[Result]] = {contender.name: [] for contender in servers}
     with (
         cores_apart(servers.values()) if apart else nullcontext(),
         click.progressbar(length=rounds * len(servers), label="measuring", show_eta=True) as bar,
     ):
         for _ in range(rounds):
-            for peer, server in servers.items():
-                found[peer.name].append(drive(server, peer.kind, loads[peer]))
+            for contender, server in servers.items():
+                found[contender.name].append(drive(server, contender.kind, loads[contender]))
                 bar.update(1)
     return found
 
 
 @click.group()
 def main() -> None:
-    """Measure the service beside what its users would take instead."""
+    """Compare the service with alternatives, by the server's CPU per call."""
 
 
-@main.command()
+@main.command("contenders")
 @click.option("--rounds", default=9, show_default=True)
 @click.option("--seconds", default=1.5, show_default=True, help="Of each load in each round.")
 @click.option("--quick", is_flag=True, help="Four servers and closed loop alone: a minute.")
-def peers(rounds: int, seconds: float, quick: bool) -> None:
+def compare_contenders(rounds: int, seconds: float, quick: bool) -> None:
     """Compare all servers: closed loop, open loop at half of what they can do, the Python client, start-up."""
-    chosen = [peer for peer in PEERS if (peer.quick or not quick) and not peer.alone]
+    chosen = [contender for contender in CONTENDERS if (contender.quick or not quick) and not contender.alone]
     sections: dict[str, dict[str, list[Result]]] = {}
     extra: dict[str, object] = {}
     with running(chosen) as servers:
@@ -70,26 +76,26 @@ def peers(rounds: int, seconds: float, quick: bool) -> None:
             shared = interleaved(servers, same, rounds, apart=False)
             sections["closed loop, 16 in flight, all cores shared with the load"] = shared
             half = {
-                peer: dataclasses.replace(
-                    load, rate=max(1, int(statistics.median(result.rate for result in closed[peer.name]) / 2))
+                contender: dataclasses.replace(
+                    load, rate=max(1, int(statistics.median(result.rate for result in closed[contender.name]) / 2))
                 )
-                for peer in servers
+                for contender in servers
             }
             sections["open loop, half of saturation"] = interleaved(servers, half, rounds)
             extra["Python client"] = client_ratios(servers[OURS_SQLITE].address, rounds)
     if not quick:
-        for peer in (peer for peer in PEERS if peer.alone):
-            with running([EMPTY, FASTAPI, peer]) as servers:
+        for contender in (contender for contender in CONTENDERS if contender.alone):
+            with running([EMPTY, FASTAPI, contender]) as servers:
                 same = dict.fromkeys(servers, load)
-                sections[f"closed loop, 16 in flight, {peer.name}"] = interleaved(servers, same, rounds)
+                sections[f"closed loop, 16 in flight, {contender.name}"] = interleaved(servers, same, rounds)
         extra["seconds to listen"] = start_up([EMPTY, OURS_SQLITE, OURS_COUCHBASE], rounds)
     for title, found in sections.items():
         click.echo(f"\n{title}\n\n{report.table(found, [EMPTY.name, FASTAPI.name])}")
     for title, value in extra.items():
         click.echo(f"{title}: {value}")
     folder = ROOT / "build" / "bench" if quick else FIGURES
-    report.write_json(folder / "peers.json", extra | sections)
-    report.plot_peers(folder / "peers.svg", closed)
+    report.write_json(folder / "contenders.json", extra | sections)
+    report.plot_contenders(folder / "contenders.svg", closed)
 
 
 @main.command()
@@ -104,13 +110,13 @@ def batches(rounds: int, seconds: float) -> None:
     }
     sections: dict[str, dict[str, list[Result]]] = {}
     with running([OURS_SQLITE, OURS_COUCHBASE]) as servers, cores_apart(servers.values()):
-        for peer, server in servers.items():
+        for contender, server in servers.items():
             found: dict[str, list[Result]] = {name: [] for name in loads}
             for _ in range(rounds):
                 for name, each in loads.items():
-                    found[name].append(drive(server, peer.kind, each))
-            sections[peer.name] = found
-            click.echo(f"\n{peer.name}\n\n{report.table(found, ['GetUser'])}\n")
+                    found[name].append(drive(server, contender.kind, each))
+            sections[contender.name] = found
+            click.echo(f"\n{contender.name}\n\n{report.table(found, ['GetUser'])}\n")
             for name, each in loads.items():
                 if each.batch is not None:
                     share = report.ratio(found, name, "GetUser") or 0
@@ -131,14 +137,55 @@ def compare(base: Path, rounds: int, seconds: float) -> None:
         click.echo(f"\n{store}\n\n{report.table(found, [EMPTY.name, theirs.name])}")
 
 
-def start_up(peers: Sequence[Peer], rounds: int) -> dict[str, float]:
-    """Returns the median seconds from starting a process to its `listening on`."""
-    found: dict[str, list[float]] = {peer.name: [] for peer in peers}
+@main.command()
+@click.option("--rounds", default=25, show_default=True)
+@click.option("--seconds", default=0.7, show_default=True, help="Of each load in each round.")
+def identity(rounds: int, seconds: float) -> None:
+    """Compare what knowing the callers costs: TLS, certificates, tokens and the policy, beside plaintext."""
+    with tempfile.TemporaryDirectory(prefix="userprofile-bench-") as folder:
+        loads = callers.contenders(Path(folder), Load(seconds=seconds))
+        with running(list(loads), loads) as servers:
+            found = interleaved(servers, loads, rounds)
+    click.echo(f"\nSQLite, one core\n\n{report.table(found, [callers.PLAINTEXT])}")
+
+
+@main.command()
+@click.option("--rounds", default=9, show_default=True)
+@click.option("--seconds", default=1.0, show_default=True, help="Of each load in each round.")
+@click.option("--store", "stores", multiple=True, default=("sqlite", "couchbase"), show_default=True)
+def defaults(rounds: int, seconds: float, stores: Sequence[str]) -> None:
+    """Measure what the defaults rest on: the number of workers, and two processes beside one."""
+    for store in stores:
+        workers = [ours_of(ROOT, f"{count} workers", store, "--workers", str(count)) for count in (1, 2, 4, 8, 16)]
+        with running(workers) as servers:
+            for apart in (True, False):
+                found = interleaved(servers, dict.fromkeys(servers, Load(seconds=seconds)), rounds, apart=apart)
+                title = "on its own core" if apart else "on all cores"
+                click.echo(f"\n{store}, {title}\n\n{report.table(found, ['4 workers'])}")
+        one, two = (ours_of(ROOT, f"--processes {count}", store, "--processes", str(count)) for count in (1, 2))
+        with running([one, two]) as servers:
+            click.echo(f"\n{store}, on all cores, 32 calls in flight on 16 connections, medians")
+            rows: dict[str, list[tuple[float, float, float]]] = {each.name: [] for each in servers}
+            for _ in range(rounds):
+                for contender, server in servers.items():
+                    before = resource.getrusage(resource.RUSAGE_CHILDREN)  # only ended children: the load, no servers
+                    result = drive(server, contender.kind, Load(seconds=seconds, in_flight=32, connections=16))
+                    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                    of_load = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                    rows[contender.name].append((result.rate, result.cpu_us, of_load / result.calls * 1e6))
+        for name, measured in rows.items():
+            rate, ours, loads = map(statistics.median, zip(*measured, strict=True))
+            click.echo(f"{name}: {rate:,.0f} calls/s, CPU of the server {ours:.0f} µs/call, of the load {loads:.0f}")
+
+
+def start_up(contenders: Sequence[Contender], rounds: int) -> dict[str, float]:
+    """Returns the median seconds from the start of a process to its `listening on` line."""
+    found: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     with tempfile.TemporaryDirectory(prefix="userprofile-bench-") as folder, running_stores(Path(folder)) as stores:
         for _ in range(rounds):
-            for peer in peers:
-                with peer.start(stores, Path(folder) / "servers.log") as server:
-                    found[peer.name].append(server.seconds_to_listen)
+            for contender in contenders:
+                with contender.start(stores, Path(folder) / "servers.log") as server:
+                    found[contender.name].append(server.seconds_to_listen)
     return {name: round(statistics.median(seconds), 3) for name, seconds in found.items()}
 
 

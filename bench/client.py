@@ -1,4 +1,4 @@
-"""What the Python client costs over the bare stub, in CPU of its own process; and what batches save it."""
+"""The Python client's CPU per call compared with the bare stub, and the savings by batches."""
 
 import statistics
 import time
@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 import grpc
 
 from userprofile import UserProfileClient
-from userprofile.v1 import user_profile_pb2 as pb
-from userprofile.v1 import user_profile_pb2_grpc as pb_grpc
+from userprofile.v1 import user_profile_service_pb2 as pb
+from userprofile.v1 import user_profile_service_pb2_grpc as pb_grpc
 
 _CALLS = 3000
 
 
 def client_ratios(target: str, rounds: int) -> dict[str, float]:
-    """Returns the CPU of a call by the stub, in microseconds, and what the client takes as a multiple of it."""
+    """Returns the CPU of a call with the stub, in microseconds, and the client's as a multiple of it."""
     request = pb.GetUserRequest(username="johndoe")
     with grpc.insecure_channel(target) as channel, UserProfileClient(target) as client:
         stub = pb_grpc.UserProfileServiceStub(channel)
@@ -37,17 +37,17 @@ def client_ratios(target: str, rounds: int) -> dict[str, float]:
     }
 
 
-def _cpu_us(ask: Callable[[], object]) -> float:
+def _cpu_us(call: Callable[[], object]) -> float:
     before = time.process_time()
     for _ in range(_CALLS):
-        ask()
+        call()
     return (time.process_time() - before) / _CALLS * 1e6
 
 
-def _rate(ask: Callable[[str], object], names: Sequence[str]) -> float:
+def _rate(call: Callable[[str], object], names: Sequence[str]) -> float:
     began = time.monotonic()
     for name in names:
-        ask(name)
+        call(name)
     return len(names) / (time.monotonic() - began)
 
 

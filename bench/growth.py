@@ -1,4 +1,4 @@
-"""How it grows: over calls in flight, connections, processes, documents and their size, and a million calls."""
+"""Scaling: over calls in flight, connections, processes, documents and their size, and a million calls."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -9,16 +9,16 @@ from pathlib import Path
 import click
 
 from bench import report
+from bench.contenders import OURS_COUCHBASE, OURS_SQLITE, Contender
 from bench.load import ROOT, Load, Result, combined, drive
-from bench.peers import OURS_COUCHBASE, OURS_SQLITE, Peer
 from bench.processes import Server, cores_apart
 from bench.stores import running_stores
 
 FIGURES = ROOT / "docs" / "performance"
-_PEERS = [OURS_SQLITE, OURS_COUCHBASE]
+_CONTENDERS = [OURS_SQLITE, OURS_COUCHBASE]
 
 Points = dict[str, list[tuple[float, list[Result]]]]
-"""By server: what grew, and what came of it in each round."""
+"""By server: the value that grows, and the results of each round."""
 
 
 KINDS = ("in-flight", "connections", "processes", "documents", "size", "memory")
@@ -33,7 +33,7 @@ KINDS = ("in-flight", "connections", "processes", "documents", "size", "memory")
 def grow(only: Sequence[str], rounds: int, seconds: float, documents: int, calls: int) -> None:
     """Measure growth, and draw a plot for each kind."""
     in_flight = [(count, Load(seconds=seconds, in_flight=count)) for count in (1, 4, 16, 64, 256, 512)]
-    connections = [  # longer, because connecting counts as well
+    connections = [  # longer, because connecting is part of the measurement
         (count, Load(seconds=4 * seconds, in_flight=max(16, count), connections=count))
         for count in (1, 4, 16, 64, 256, 1000)
     ]
@@ -60,76 +60,78 @@ def grow(only: Sequence[str], rounds: int, seconds: float, documents: int, calls
 
 @contextmanager
 def _servers(
-    peer: Peer, count: int = 1, *, apart: bool = True, users: int = 1000, size: int = 300
+    contender: Contender, count: int = 1, *, apart: bool = True, users: int = 1000, size: int = 300
 ) -> Iterator[list[Server]]:
-    """Runs `count` servers on one store, warm."""
+    """Runs `count` servers on one store, after warming them up."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="userprofile-bench-")))
         stores = stack.enter_context(running_stores(folder, users=users, size=size))
-        servers = [stack.enter_context(peer.start(stores, folder / "servers.log")) for _ in range(count)]
+        servers = [stack.enter_context(contender.start(stores, folder / "servers.log")) for _ in range(count)]
         if apart:
             stack.enter_context(cores_apart(servers))
         for server in servers:
-            drive(server, peer.kind, Load(seconds=1))
+            drive(server, contender.kind, Load(seconds=1))
         yield servers
 
 
 def _series(loads: Sequence[tuple[int, Load]], rounds: int) -> Points:
     points: Points = {}
-    for peer in _PEERS:
-        with _servers(peer) as (server,):
-            points[peer.name] = [(step, _rounds(server, peer, load, rounds)) for step, load in loads]
+    for contender in _CONTENDERS:
+        with _servers(contender) as (server,):
+            points[contender.name] = [(step, _rounds(server, contender, load, rounds)) for step, load in loads]
     return points
 
 
 def _sizes(steps: Sequence[tuple[int, int, int]], seconds: float, rounds: int) -> Points:
-    points: Points = {peer.name: [] for peer in _PEERS}
+    points: Points = {contender.name: [] for contender in _CONTENDERS}
     for step, count, size in steps:
         usernames = [f"user{number * max(1, count // 1000)}" for number in range(1, 1000)]
         load = Load(seconds=seconds, usernames=usernames)
-        for peer in _PEERS:
-            with _servers(peer, users=count, size=size) as (server,):
-                points[peer.name].append((step, _rounds(server, peer, load, rounds)))
+        for contender in _CONTENDERS:
+            with _servers(contender, users=count, size=size) as (server,):
+                points[contender.name].append((step, _rounds(server, contender, load, rounds)))
     return points
 
 
 def _processes(load: Load, rounds: int) -> Points:
-    """As many servers as processes, each with a load of its own, all cores shared."""
-    points: Points = {peer.name: [] for peer in _PEERS}
-    for peer in _PEERS:
+    """Measures as many servers as processes, each with its own load, on all cores."""
+    points: Points = {contender.name: [] for contender in _CONTENDERS}
+    for contender in _CONTENDERS:
         for count in (1, 2):
-            with _servers(peer, count, apart=False) as servers, ThreadPoolExecutor(count) as drivers:
+            with _servers(contender, count, apart=False) as servers, ThreadPoolExecutor(count) as drivers:
                 together = [
-                    combined(list(drivers.map(drive, servers, [peer.kind] * count, [load] * count)))
+                    combined(list(drivers.map(drive, servers, [contender.kind] * count, [load] * count)))
                     for _ in range(rounds)
                 ]
-            points[peer.name].append((count, together))
+            points[contender.name].append((count, together))
     return points
 
 
-def _rounds(server: Server, peer: Peer, load: Load, rounds: int) -> list[Result]:
-    return [drive(server, peer.kind, load) for _ in range(rounds)]
+def _rounds(server: Server, contender: Contender, load: Load, rounds: int) -> list[Result]:
+    return [drive(server, contender.kind, load) for _ in range(rounds)]
 
 
 def _endurance(calls: int) -> dict[str, list[tuple[int, float]]]:
-    """Returns for each server its memory in MiB after so many calls; the first after warming up."""
+    """Returns each server's memory in MiB by the number of calls served, from the end of the warm-up."""
     found: dict[str, list[tuple[int, float]]] = {}
-    for peer in _PEERS:
-        with _servers(peer) as (server,):
-            done = -drive(server, peer.kind, Load(seconds=10)).calls
+    for contender in _CONTENDERS:
+        with _servers(contender) as (server,):
+            done = -drive(server, contender.kind, Load(seconds=10)).calls
             sizes = []
             while done < calls:
                 sizes.append((max(done, 0), server.usage().resident_bytes / 2**20))
-                done = max(done, 0) + drive(server, peer.kind, Load(seconds=15)).calls
+                done = max(done, 0) + drive(server, contender.kind, Load(seconds=15)).calls
             sizes.append((done, server.usage().resident_bytes / 2**20))
         first, last, most = sizes[0][1], sizes[-1][1], max(size for _, size in sizes)
-        click.echo(f"{peer.name}: {first:.1f} MiB warm, {last:.1f} after {done:,} calls more, {most:.1f} at most")
-        found[peer.name] = sizes
+        click.echo(f"{contender.name}: {first:.1f} MiB warm, {last:.1f} after {done:,} calls more, {most:.1f} at most")
+        found[contender.name] = sizes
     return found
 
 
 def _print(label: str, points: Points) -> None:
-    click.echo(f"\n| {label} | " + " | ".join(f"{peer}, calls/s | CPU µs/call | p99 ms" for peer in points) + " |")
+    click.echo(
+        f"\n| {label} | " + " | ".join(f"{contender}, calls/s | CPU µs/call | p99 ms" for contender in points) + " |"
+    )
     click.echo("| --- " * (1 + 3 * len(points)) + "|")
     for row in zip(*points.values(), strict=True):
         cells = [

@@ -1,4 +1,4 @@
-"""Driving a server: ghz for gRPC, vegeta for HTTP, both in Go, both from outside of what is measured."""
+"""Load generators: ghz for gRPC, vegeta for HTTP. Both are Go programs outside of the measured process."""
 
 import json
 import subprocess
@@ -16,35 +16,37 @@ SERVICE = "userprofile.v1.UserProfileService"
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What is asked, and how hard."""
+    """The calls to make, and their rate."""
 
     seconds: float = 4.0
     in_flight: int = 16
     connections: int = 4
-    """Of gRPC. HTTP/1.1 has one for each call in flight."""
+    """The number of gRPC connections. HTTP/1.1 has one for each call in flight."""
     rate: int | None = None
-    """Calls a second, whatever becomes of them (open loop); None is as many as get answered (closed loop)."""
+    """Calls per second (open loop); None sends the next call after a response (closed loop)."""
     usernames: Sequence[str] = ("johndoe",)
     batch: int | None = None
-    """Names in each BatchGetUsers; None asks by GetUser."""
+    """Usernames per BatchGetUsers; None means GetUser."""
+    options: Sequence[str] = ("--insecure",)
+    """Further options of ghz: plaintext or TLS, and credentials."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What one load on one server has shown."""
+    """The measurements of one load on one server."""
 
     calls: int
     rate: float
-    """Calls answered a second."""
+    """Completed calls per second."""
     cpu_us: float
-    """CPU of the server for each call, in microseconds."""
+    """The server's CPU per call, in microseconds."""
     p50_ms: float
     p95_ms: float
     p99_ms: float
     resident_mib: float
     threads: int
     switches: float
-    """Context switches of the server for each call."""
+    """The server's context switches per call."""
     errors: int
 
 
@@ -52,14 +54,14 @@ def drive(server: Server, kind: str, load: Load) -> Result:
     """Runs `load` on a server of this kind, "grpc" or "http".
 
     Raises:
-        RuntimeError: the load couldn't be run, or not one call was answered: errors alone would look cheap.
+        RuntimeError: the load couldn't be run, or no call succeeded, because failed calls would look cheap.
     """
     before = server.usage()
     found = (_vegeta if kind == "http" else _ghz)(server.address, load)
     after = server.usage()
     calls = found["calls"]
     if found["errors"] == calls:
-        raise RuntimeError(f"{server.address}: none of {calls} calls was answered")
+        raise RuntimeError(f"{server.address}: none of {calls} calls succeeded")
     return Result(
         cpu_us=(after.cpu_seconds - before.cpu_seconds) / calls * 1e6,
         resident_mib=after.resident_bytes / 2**20,
@@ -70,7 +72,7 @@ def drive(server: Server, kind: str, load: Load) -> Result:
 
 
 def combined(results: Sequence[Result]) -> Result:
-    """Returns what several servers, driven at once, have shown together; of the latencies the worst."""
+    """Returns the combined results of servers that ran at once, with the worst of their latencies."""
     calls = sum(result.calls for result in results)
     return Result(
         calls=calls,
@@ -93,14 +95,14 @@ def _ghz(address: str, load: Load) -> dict[str, Any]:
         names = [load.usernames[number % len(load.usernames)] for number in range(load.batch)]
         data = [{"usernames": names}]
     command = [
-        TOOLS / "ghz", "--insecure", "--format", "json",
-        "--proto", "protos/userprofile/v1/user_profile.proto", "--import-paths", "protos,build/googleapis",
+        TOOLS / "ghz", *load.options, "--format", "json",
+        "--proto", "protos/userprofile/v1/user_profile_service.proto", "--import-paths", "protos,build/googleapis",
         "--call", f"{SERVICE}/{'GetUser' if load.batch is None else 'BatchGetUsers'}",
         "--data", json.dumps(data if len(data) > 1 else data[0]),
         "--concurrency", load.in_flight, "--connections", min(load.connections, load.in_flight),
         "--duration", f"{load.seconds}s", "--duration-stop", "wait", "--timeout", "20s",
         *(["--rps", load.rate, "--async"] if load.rate is not None else []),
-        address,
+        address.rpartition("://")[2],
     ]  # fmt: skip
     report = json.loads(_run(command))
     latencies = {entry["percentage"]: entry["latency"] / 1e6 for entry in report["latencyDistribution"] or ()}

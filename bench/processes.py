@@ -1,4 +1,4 @@
-"""A server process under measurement: what it has used, by the operating system's own account."""
+"""A measured server process, and its resource usage according to the operating system."""
 
 import os
 import signal
@@ -15,23 +15,23 @@ _CORES = os.sched_getaffinity(0)
 
 
 class Usage(NamedTuple):
-    """What a server and its children hold and have used."""
+    """The resources of a server and its children."""
 
     cpu_seconds: float
-    """User and system time since the start."""
+    """Seconds of user and system time since the start."""
     resident_bytes: int
     threads: int
     context_switches: int
 
 
 class Server:
-    """A process that prints `listening on HOST:PORT`; ended at the end of its block, with its children."""
+    """A process that prints `listening on HOST:PORT`. The end of the block stops it and its children."""
 
     def __init__(self, command: Sequence[str | Path], environment: Mapping[str, str], log: Path) -> None:
-        """Starts it and waits until it listens. What it writes to stderr goes to `log`.
+        """Starts the process and waits until it listens. Its stderr goes to `log`.
 
         Raises:
-            RuntimeError: it ended, or said something else.
+            RuntimeError: the process ended, or printed something else.
         """
         began = time.monotonic()
         with log.open("ab") as stderr:
@@ -60,15 +60,16 @@ class Server:
             threads += int(fields[17])
             resident += int(fields[21])
             for task in Path(f"/proc/{pid}/task").iterdir():
-                for row in (task / "status").read_text().splitlines():
-                    if "ctxt_switches" in row:
-                        switches += int(row.split()[1])
+                with suppress(FileNotFoundError, ProcessLookupError):  # a spare thread has ended
+                    for row in (task / "status").read_text().splitlines():
+                        if "ctxt_switches" in row:
+                            switches += int(row.split()[1])
         return Usage(cpu / _TICKS, resident * _PAGE, threads, switches)
 
     def stop(self) -> None:
         """Ends it."""
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(signal.SIGINT)  # our server drains without a delay
             try:
                 self._process.wait(timeout=5)
             except subprocess.TimeoutExpired:
@@ -86,16 +87,16 @@ class Server:
         self.stop()
 
     def family(self) -> list[int]:
-        """Returns the ids of its process and of all below it."""
+        """Returns the ids of the process and its descendants."""
         return _family(self._process.pid)
 
 
 @contextmanager
 def cores_apart(servers: Iterable[Server]) -> Iterator[None]:
-    """Gives the servers one core, and this process and all else below it the others, while the block lasts.
+    """Pins the servers to one core, and this process and its other children to the others, until the block ends.
 
-    Where threads of one interpreter wander between cores, what they pay for its lock depends on chance: the same
-    server took between 150 and 300 µs a call. On a machine with one core, nothing is done.
+    If threads of one interpreter migrate between cores, the cost of the interpreter lock varies: the same server took
+    between 150 and 300 µs per call. Does nothing on a machine with one core.
     """
     if len(_CORES) == 1:
         yield
@@ -111,7 +112,7 @@ def cores_apart(servers: Iterable[Server]) -> Iterator[None]:
 
 
 def _move(pids: Iterable[int], cores: Iterable[int]) -> None:
-    """Moves processes, with all threads that they have or will have, to these cores."""
+    """Pins processes to these cores, with their current and future threads."""
     for pid in pids:
         with suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
             for task in Path(f"/proc/{pid}/task").iterdir():
@@ -119,7 +120,7 @@ def _move(pids: Iterable[int], cores: Iterable[int]) -> None:
 
 
 def _family(pid: int) -> list[int]:
-    """Returns the ids of a process and of all below it."""
+    """Returns the ids of a process and its descendants."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -1,4 +1,4 @@
-"""What a run has found: medians with their spread, ratios within each round, as a table, JSON and a plot."""
+"""The report of a run: medians with their spread, and ratios within each round, as a table, JSON and a plot."""
 
 import json
 import platform
@@ -11,11 +11,11 @@ from pathlib import Path
 from bench.load import Result
 
 Rounds = Mapping[str, Sequence[Result]]
-"""By peer, its result in each round. Only what is in the same round may be compared: the machine is noisy."""
+"""Each contender's result in each round. Compare only within a round, because the machine is noisy."""
 
 
 def ratio(rounds: Rounds, name: str, to: str) -> float | None:
-    """Returns the median, over the rounds, of the CPU for each call against that of another peer."""
+    """Returns the median over the rounds of the CPU per call relative to another contender's."""
     if name not in rounds or to not in rounds:
         return None
     pairs = zip(rounds[name], rounds[to], strict=True)
@@ -23,7 +23,7 @@ def ratio(rounds: Rounds, name: str, to: str) -> float | None:
 
 
 def table(rounds: Rounds, baselines: Sequence[str]) -> str:
-    """One row for each peer, in Markdown."""
+    """Returns a Markdown table with a row for each contender."""
     headings = ["server", "CPU µs/call", "spread", *(f"× {name}" for name in baselines)]
     headings += ["calls/s", "p50 ms", "p95 ms", "p99 ms", "RSS MiB", "threads", "switches/call", "errors"]
     rows = [headings, ["---"] * len(headings)]
@@ -48,13 +48,13 @@ def table(rounds: Rounds, baselines: Sequence[str]) -> str:
 
 
 def write_json(path: Path, found: Mapping[str, object]) -> None:
-    """Writes all that was measured, with what it was measured on."""
+    """Writes all measurements, with a description of the machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), **found}, indent=1, default=asdict) + "\n")
 
 
 def machine() -> dict[str, str]:
-    """Says what the figures depend on."""
+    """Returns the properties of the machine and the software that the figures depend on."""
     cpus = Path("/proc/cpuinfo").read_text()
     model = next((line.partition(":")[2].strip() for line in cpus.splitlines() if line.startswith("model name")), "?")
     packages = ("grpcio", "protobuf", "couchbase", "pydantic", "fastapi", "uvicorn", "uvloop", "httptools")
@@ -66,8 +66,8 @@ def machine() -> dict[str, str]:
     }
 
 
-def plot_peers(path: Path, rounds: Rounds) -> None:
-    """Draws the CPU for each call of every peer, the slowest left out where it would flatten the others."""
+def plot_contenders(path: Path, rounds: Rounds) -> None:
+    """Plots each contender's CPU per call. Leaves out the slowest one if it would flatten the others."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -92,7 +92,7 @@ def plot_peers(path: Path, rounds: Rounds) -> None:
 
 
 def plot_growth(path: Path, label: str, points: Mapping[str, Sequence[tuple[float, Sequence[Result]]]]) -> None:
-    """Draws calls/s and CPU for each call over what grows, as medians of the rounds."""
+    """Plots calls/s and CPU per call over the value that grows, as medians of the rounds."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -117,7 +117,7 @@ def plot_growth(path: Path, label: str, points: Mapping[str, Sequence[tuple[floa
 
 
 def plot_memory(path: Path, sizes: Mapping[str, Sequence[tuple[int, float]]]) -> None:
-    """Draws what each server holds, in MiB, over the calls that it has answered."""
+    """Plots each server's memory, in MiB, over the number of calls served."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -128,7 +128,7 @@ def plot_memory(path: Path, sizes: Mapping[str, Sequence[tuple[int, float]]]) ->
         axes.plot([calls for calls, _ in series], [size for _, size in series], marker="o", label=name)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlabel("calls answered")
+    axes.set_xlabel("calls served")
     axes.set_title("resident memory, MiB")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower left")
@@ -137,5 +137,5 @@ def plot_memory(path: Path, sizes: Mapping[str, Sequence[tuple[int, float]]]) ->
 
 
 def median(results: Sequence[Result], field: str) -> float:
-    """Returns the median of one of the figures of a Result."""
-    return statistics.median(getattr(result, field) for result in results)
+    """Returns the median of one field of the results."""
+    return float(statistics.median(getattr(result, field) for result in results))

@@ -1,4 +1,4 @@
-"""The stores of a run, each with the same users in it."""
+"""The stores of a run, all with the same users."""
 
 import json
 import os
@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.peers import OURS, PYTHON
+from bench.contenders import OURS, PYTHON, Store
 from bench.processes import Server
-
-NODE_CREDENTIALS = {"USERPROFILE_COUCHBASE_USERNAME": "username", "USERPROFILE_COUCHBASE_PASSWORD": "password"}
 
 
 def write_users(path: Path, count: int, size: int) -> None:
@@ -33,20 +31,31 @@ def write_users(path: Path, count: int, size: int) -> None:
 
 
 @contextmanager
-def running_stores(folder: Path, *, users: int = 1000, size: int = 300) -> Iterator[dict[str, dict[str, str]]]:
-    """Makes the stores and yields for each the environment of a server that reads it.
+def running_stores(folder: Path, *, users: int = 1000, size: int = 300) -> Iterator[dict[str, Store]]:
+    """Creates the stores, and yields the settings for servers on each.
 
-    Couchbase is the test node, unless USERPROFILE_BENCH_COUCHBASE is the URL of a cluster that has the users already
-    (`userprofile-server import`), with its credentials in the environment.
+    Couchbase is the test node, unless BENCH_COUCHBASE is the URL of a cluster that already has the users
+    (`userprofile-server import`); its credentials are in the environment.
     """
     rows = folder / "users.jsonl"
     write_users(rows, users, size)
-    sqlite = {"USERPROFILE_STORE": f"sqlite:///{folder / 'users.db'}"}
-    subprocess.run([OURS, "import", rows], env=os.environ | sqlite, check=True, capture_output=True)
-    cluster = os.environ.get("USERPROFILE_BENCH_COUCHBASE")
+    url = f"sqlite:///{folder / 'users.db'}"
+    sqlite = Store({"USERPROFILE_SERVER_STORE": url}, ("--store", url))
+    subprocess.run([OURS, "import", rows, *sqlite.flags], check=True, capture_output=True)
+    cluster = os.environ.get("BENCH_COUCHBASE")
     if cluster is not None:
-        yield {"none": {}, "sqlite": sqlite, "couchbase": {"USERPROFILE_STORE": cluster}}
+        couchbase = Store({"USERPROFILE_SERVER_STORE": cluster}, ("--store", cluster))
+        yield {"none": Store(), "sqlite": sqlite, "couchbase": couchbase}
         return
     with Server([PYTHON, "-m", "tests.couchbase_node", "--load", rows], {}, folder / "node.log") as node:
-        couchbase = {"USERPROFILE_STORE": node.address, **NODE_CREDENTIALS}
-        yield {"none": {}, "sqlite": sqlite, "couchbase": couchbase}
+        password = folder / "password"
+        password.write_text("password")
+        couchbase = Store(
+            {
+                "USERPROFILE_SERVER_STORE": node.address,
+                "USERPROFILE_SERVER_COUCHBASE_USERNAME": "username",
+                "USERPROFILE_SERVER_COUCHBASE_PASSWORD": "password",
+            },
+            ("--store", node.address, "--couchbase-username", "username", "--couchbase-password-file", str(password)),
+        )
+        yield {"none": Store(), "sqlite": sqlite, "couchbase": couchbase}

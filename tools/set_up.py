@@ -53,7 +53,9 @@ class Environment:
             for suffix in ("_pb2.py", "_pb2.pyi")
         ]
         levels = LEVELS[LEVELS.index(level) :]
-        return record.get("inputs") == inputs() and record.get("level") in levels and all(map(Path.exists, stubs))
+        copies = [ROOT / "client" / path.relative_to(ROOT / "protos") for path in ROOT.glob("protos/**/*.json")]
+        made = all(map(Path.exists, [*stubs, *copies]))
+        return record.get("inputs") == inputs() and record.get("level") in levels and made
 
     def level(self, asked):
         """The level to install where this one is asked for: what is there stays."""
@@ -190,7 +192,7 @@ def inputs():
     """What an installation is made of, as a hash."""
     digest = hashlib.sha256()
     files = [ROOT / name for name in ("pyproject.toml", "constraints.txt", "hatch_build.py")]
-    for path in [*files, *sorted(ROOT.glob("protos/**/*.proto"))]:
+    for path in [*files, *sorted(ROOT.glob("protos/**/*.*"))]:
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -1,1 +1,1 @@
-"""The servers that userprofile is measured beside. Each prints `listening on HOST:PORT` and runs until it is ended."""
+"""The servers that userprofile is compared with. Each prints `listening on HOST:PORT` and runs until it is killed."""

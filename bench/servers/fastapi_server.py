@@ -1,8 +1,9 @@
-"""The tutorial's FastAPI endpoint: as it is written, with a connection for each request, or `--tuned`."""
+"""The tutorial's FastAPI endpoint: as published, with a connection per request, or `--tuned`."""
 
 import functools
 import socket
 import sys
+from typing import Any
 
 import uvicorn
 from couchbase.collection import Collection
@@ -32,6 +33,6 @@ if __name__ == "__main__":
         _shared_collection()
     listener = socket.create_server(("127.0.0.1", 0))
     print(f"listening on 127.0.0.1:{listener.getsockname()[1]}", flush=True)
-    # Tuned: what `uvicorn[standard]` picks by itself, said here so that its absence would be an error.
-    quick = {"loop": "uvloop", "http": "httptools"} if TUNED else {}
+    # Tuned: the defaults of `uvicorn[standard]`, explicit so that missing packages are an error.
+    quick: dict[str, Any] = {"loop": "uvloop", "http": "httptools"} if TUNED else {}
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, **quick)).run(sockets=[listener])

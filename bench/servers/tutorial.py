@@ -1,4 +1,4 @@
-"""What the tutorial has, in the words of today's SDK: the model with the hash, and reading a user into it."""
+"""The tutorial's code, ported to the current SDK: the model with the hash, and reading a user into it."""
 
 import os
 from datetime import timedelta
@@ -10,9 +10,9 @@ from couchbase.exceptions import DocumentNotFoundException
 from couchbase.options import ClusterOptions, ClusterTimeoutOptions
 from pydantic import BaseModel
 
-from userprofile_server.stores.couchbase import CouchbaseURL
+from userprofile_server.stores.couchbase.url import CouchbaseURL
 
-URL = CouchbaseURL.parse(os.environ["USERPROFILE_STORE"])
+URL = CouchbaseURL.parse(os.environ["USERPROFILE_SERVER_STORE"])
 
 
 class User(BaseModel):
@@ -32,9 +32,9 @@ class UserInDB(User):
 
 
 def cluster_options(*, tuned: bool) -> ClusterOptions:
-    """The SDK's defaults, or without its tracing and metrics, as an operator who measures would have it."""
+    """Returns the SDK's default options, or tuned ones without tracing and metrics."""
     authenticator = PasswordAuthenticator(
-        os.environ["USERPROFILE_COUCHBASE_USERNAME"], os.environ["USERPROFILE_COUCHBASE_PASSWORD"]
+        os.environ["USERPROFILE_SERVER_COUCHBASE_USERNAME"], os.environ["USERPROFILE_SERVER_COUCHBASE_PASSWORD"]
     )
     timeouts = ClusterTimeoutOptions(kv_timeout=timedelta(seconds=30))
     if not tuned:
@@ -49,7 +49,7 @@ def cluster_options(*, tuned: bool) -> ClusterOptions:
 
 
 def open_collection(*, tuned: bool) -> Collection:
-    """A connection of its own."""
+    """Opens a new connection."""
     cluster = Cluster(URL.connection, cluster_options(tuned=tuned))
     return cluster.bucket(URL.bucket).default_collection()
 

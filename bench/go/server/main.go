@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	userprofilev1 "userprofile/clients/go/gen/userprofile/v1"
+	userprofilev1 "userprofile.example/go/gen/userprofile/v1"
 )
 
 type profile struct {
@@ -38,11 +38,11 @@ func (s *service) GetUser(ctx context.Context, request *userprofilev1.GetUserReq
 		return nil, status.Error(codes.NotFound, "There is no such user.")
 	}
 	if err != nil {
-		return nil, status.Error(codes.Unavailable, "The storage can't be reached.")
+		return nil, status.Error(codes.Unavailable, "The store can't be reached.")
 	}
 	var found profile
 	if err := result.Content(&found); err != nil {
-		return nil, status.Error(codes.DataLoss, "What is stored for this user is not a user profile.")
+		return nil, status.Error(codes.DataLoss, "The document stored for this user is not a user profile.")
 	}
 	return &userprofilev1.GetUserResponse{User: &userprofilev1.User{
 		Username: found.Username, Email: found.Email, FullName: found.FullName, Disabled: found.Disabled,
@@ -50,15 +50,15 @@ func (s *service) GetUser(ctx context.Context, request *userprofilev1.GetUserReq
 }
 
 func main() {
-	store, err := url.Parse(os.Getenv("USERPROFILE_STORE"))
+	store, err := url.Parse(os.Getenv("USERPROFILE_SERVER_STORE"))
 	if err != nil {
 		log.Fatal(err)
 	}
 
 	cluster, err := gocb.Connect("couchbase://"+store.Host, gocb.ClusterOptions{
 		Authenticator: gocb.PasswordAuthenticator{
-			Username: os.Getenv("USERPROFILE_COUCHBASE_USERNAME"),
-			Password: os.Getenv("USERPROFILE_COUCHBASE_PASSWORD"),
+			Username: os.Getenv("USERPROFILE_SERVER_COUCHBASE_USERNAME"),
+			Password: os.Getenv("USERPROFILE_SERVER_COUCHBASE_PASSWORD"),
 		},
 	})
 	if err != nil {

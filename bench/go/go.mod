@@ -1,13 +1,13 @@
-module userprofile/bench/servers/go
+module userprofile/bench/go
 
 go 1.26.0
 
-replace userprofile/clients/go => ../../../clients/go
+replace userprofile.example/go => ../../clients/go
 
 require (
 	github.com/couchbase/gocb/v2 v2.11.1
 	google.golang.org/grpc v1.85.0
-	userprofile/clients/go v0.0.0
+	userprofile.example/go v0.0.0
 )
 
 require (

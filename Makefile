@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_STORE := build/demo.db
+SECURE := build/secure
 # Tools of other languages, for their own targets only.
 GRPCURL := .tools/bin/grpcurl
 COUCHBASEMOCK := .tools/CouchbaseMock-1.5.27.jar
 BENCH := build/bench-go
+LOAD := build/bench-load
 BASE ?= main
 BUF := tools/node_modules/.bin/buf
 PROTOSET := build/userprofile.protoset
@@ -16,7 +18,7 @@ GOOGLEAPIS := build/googleapis/google/rpc
 .DEFAULT_GOAL := help
 # What of the caller's environment would lead the virtual environment's Python astray.
 unexport PYTHONHOME PYTHONPATH PYTHONINSPECT PYTHONOPTIMIZE PYTHONSAFEPATH PYTHONWARNINGS
-.PHONY: help bench bench-quick bench-compare setup protos run test test-grpcurl test-package test-setup test-couchbasemock test-couchbase test-gocb test-clients test-client-load test-sqlite-processes test-nginx lint lint-protos format types docs lock clean
+.PHONY: help check bench bench-quick bench-compare setup protos run test test-grpcurl test-package test-setup test-couchbasemock test-couchbase test-gocb test-clients test-client-load test-sqlite-processes test-nginx lint lint-protos format types docs lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -45,46 +47,90 @@ run: setup-serve $(DEMO_STORE) ## Serve a few demo users on 127.0.0.1:50051
 	@echo
 	@exec $(BIN)/userprofile-server serve --store sqlite:///$(DEMO_STORE) --listen 127.0.0.1:50051
 
+.PHONY: run-secure
+run-secure: setup-serve $(DEMO_STORE) ## The same with mutual TLS and a policy, for two callers, one of whom sees no e-mail
+	@$(BIN)/python demo/secure.py $(SECURE)
+	@echo 'Try, in another terminal:'
+	@for caller in billing greeter; do \
+	    echo "  $(BIN)/userprofile get johndoe --tls-ca $(SECURE)/ca.pem --tls-certificate $(SECURE)/$$caller.pem --tls-key $(SECURE)/$$caller.key"; done
+	@echo "  grpcurl -cacert $(SECURE)/ca.pem -cert $(SECURE)/billing.pem -key $(SECURE)/billing.key -d '{\"username\":\"johndoe\"}' localhost:50051 userprofile.v1.UserProfileService/GetUser"
+	@echo
+	@exec $(BIN)/userprofile-server serve --store sqlite:///$(DEMO_STORE) --listen mtls://127.0.0.1:50051 \
+	    --tls-certificate $(SECURE)/server.pem --tls-key $(SECURE)/server.key --tls-client-ca $(SECURE)/ca.pem --policy $(SECURE)/policy.json
+
 $(DEMO_STORE): demo/users.jsonl | setup-serve
 	@mkdir -p $(@D)
 	@$(BIN)/userprofile-server import demo/users.jsonl --store sqlite:///$@
 	@touch $@
 
+check: ## Run everything that CI runs, for half an hour (needs Go, Java, Maven, Node, and nginx or root)
+	@.ci/run
+
+# Eight workers on two cores, because tests mostly wait.
 test: setup ## Run the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 8 --dist loadgroup
+
+.PHONY: test-fast
+test-fast: setup ## Run the tests that need no other process and no cluster
+	@$(BIN)/python -m pytest -n 8 --dist loadgroup --fast
+
+.PHONY: test-timing
+test-timing: setup ## Judge the promises about time, such as recovery within 3 s, and say so where the machine is too busy for it
+	@$(BIN)/python -m pytest --timing
+
+.PHONY: test-mutants
+test-mutants: setup ## Change one line at a time, in a copy, and see whether tests notice: of what differs from BASE, or FILES=… SAMPLE=60 SEED=0
+	@$(BIN)/python -m tools.try_mutants $(FILES) --against $(BASE) --sample $(or $(SAMPLE),60) --seed $(or $(SEED),0)
 
 .PHONY: test-pythons
 test-pythons: ## Run the tests on the newest Python that can be had; ALL=1: on each (root gets what is missing from Debian)
 	@.ci/pythons
 
-test-grpcurl: setup $(GRPCURL) $(COUCHBASEMOCK) ## Try the real grpcurl on every store, and every command of the guides (needs Go, Java, Maven and Node)
+test-grpcurl: setup $(GRPCURL) $(COUCHBASEMOCK) $(PROTOSET) ## Try the real grpcurl on every store, and every command of the guides (needs Go, Java, Maven and Node)
 	@GRPCURL="$$PWD/$(GRPCURL)" COUCHBASEMOCK="$$PWD/$(COUCHBASEMOCK)" $(BIN)/python -m pytest tests/external/check_grpcurl.py tests/external/check_debugging.py
 
-test-couchbasemock: setup $(COUCHBASEMOCK) ## Run the stores' conformance suite on CouchbaseMock (needs Java and Maven)
-	@COUCHBASEMOCK="$$PWD/$(COUCHBASEMOCK)" $(BIN)/python -m pytest tests/conformance tests/external/check_couchbasemock.py
+test-couchbasemock: setup $(COUCHBASEMOCK) ## Run the stores' contract on CouchbaseMock (needs Java and Maven)
+	@COUCHBASEMOCK="$$PWD/$(COUCHBASEMOCK)" $(BIN)/python -m pytest tests/store_contract tests/external/check_couchbasemock.py
 
-test-couchbase: setup ## Run it on the cluster at USERPROFILE_TEST_COUCHBASE; see docs/couchbase.md
-	@test -n "$$USERPROFILE_TEST_COUCHBASE" || { echo 'USERPROFILE_TEST_COUCHBASE=couchbase://HOST/BUCKET is needed; see docs/couchbase.md'; exit 2; }
-	@TEST_ON_COUCHBASE=1 $(BIN)/python -m pytest tests/conformance
+test-couchbase: setup ## Run it on the cluster at TEST_COUCHBASE; see docs/couchbase.md
+	@test -n "$$TEST_COUCHBASE" || { echo 'TEST_COUCHBASE=couchbase://HOST/BUCKET is needed; see docs/couchbase.md'; exit 2; }
+	@TEST_ON_COUCHBASE=1 $(BIN)/python -m pytest tests/store_contract
 
 test-clients: setup $(BUF) $(GOOGLEAPIS) ## Try the Go, Node and Java clients on the real server (needs all three)
 	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
+	@npm run --prefix clients/node --silent lint -- --log-level warn
 	@cd clients/go && go generate . && test -z "$$(gofmt -l .)" && go vet ./...
 	@$(BIN)/python -m pytest tests/external/check_clients.py
+
+.PHONY: test-floods
+test-floods: setup ## Attack a server in all ways, for a minute and a half, and print what others notice
+	@$(BIN)/python -m pytest tests/external/check_floods.py -p no:xdist
+
+.PHONY: test-load
+test-load: setup-bench $(LOAD) ## Make up to five times the calls that a server can serve, SECONDS=4 each, and print what becomes of them (needs Go)
+	@SECONDS=$(or $(SECONDS),4) $(BIN)/python -m pytest tests/external/check_load.py -p no:xdist
 
 test-client-load: setup ## Try the Python clients under load and losing servers, for minutes
 	@$(BIN)/python -m pytest tests/external/check_client_load.py
 
+.PHONY: test-processes
+test-processes: setup $(LOAD) ## End, kill and replace one of several server processes under load, TIMES=20 times each (needs Go)
+	@TIMES=$(or $(TIMES),20) $(BIN)/python -m pytest tests/external/check_processes.py -k "not nginx"
+
 test-sqlite-processes: setup ## Import, check and back up a SQLite file while a server reads it; SECONDS=300: for so long
 	@SECONDS=$(or $(SECONDS),20) $(BIN)/python -m pytest tests/external/check_sqlite_processes.py -p no:xdist
 
-test-nginx: setup $(BUF) $(GOOGLEAPIS) ## Try all clients through nginx (needs Go, Java, Maven, Node, and nginx, or root and apt to install it)
-	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { \
-	    command -v apt-get >/dev/null && test "$$(id -u)" = 0 || { echo 'nginx is needed: apt-get install nginx-light, as root, or the like'; exit 2; }; \
-	    echo 'installing nginx'; apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light >/dev/null; }
+test-nginx: setup $(LOAD) ## Try all clients through nginx, TIMES=20 ends of a process behind it (needs Go, Java, Maven, Node, and nginx, or root and apt to install it)
+	@test -x /usr/sbin/nginx && test -e /usr/lib/nginx/modules/ngx_stream_module.so || { \
+	    command -v apt-get >/dev/null && test "$$(id -u)" = 0 || { echo 'nginx is needed: apt-get install nginx-light libnginx-mod-stream, as root, or the like'; exit 2; }; \
+	    echo 'installing nginx'; apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light libnginx-mod-stream >/dev/null; }
 	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
-	@cd clients/go && go generate .
 	@$(BIN)/python -m pytest tests/external/check_nginx.py
+	@TIMES=$(or $(TIMES),20) $(BIN)/python -m pytest tests/external/check_processes.py -k nginx
+
+.PHONY: test-rotation
+test-rotation: setup ## Replace certificates, authorities, tokens, policy and keys under load, TIMES=10 times each
+	@TIMES=$(or $(TIMES),10) CALLERS=16 $(BIN)/python -m pytest tests/external/check_rotation.py tests/clients/test_rotation.py -n 2
 
 test-gocb: setup ## Try the test node with Couchbase's Go SDK (needs Go)
 	@$(BIN)/python -m pytest tests/external/check_gocb.py
@@ -102,12 +148,12 @@ $(GRPCURL):
 	@GOBIN="$$PWD/$(@D)" go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 
 bench: setup-bench $(BENCH) ## Measure the service beside its alternatives, and how it grows, for half an hour (needs Go)
-	@$(BIN)/python -m bench peers
+	@$(BIN)/python -m bench contenders
 	@$(BIN)/python -m bench batches
 	@$(BIN)/python -m bench grow
 
 bench-quick: setup-bench $(BENCH) ## Four servers alone, in a minute
-	@$(BIN)/python -m bench peers --quick --rounds 7 --seconds 0.7
+	@$(BIN)/python -m bench contenders --quick --rounds 7 --seconds 0.7
 
 bench-compare: setup-bench $(BENCH) ## Measure what the working tree costs against the commit BASE (main unless given)
 	@git worktree prune
@@ -116,11 +162,15 @@ bench-compare: setup-bench $(BENCH) ## Measure what the working tree costs again
 	@$(MAKE) --no-print-directory -C build/base setup
 	@$(BIN)/python -m bench compare build/base
 
-$(BENCH): $(GOOGLEAPIS) $(BUF) $(wildcard bench/servers/go/*) | setup-bench
+$(LOAD): $(GOOGLEAPIS) $(BUF) $(wildcard bench/go/* bench/go/load/*) | setup-serve
+	@cd clients/go && go generate .
+	@cd bench/go && go build -o "$$OLDPWD/$@" ./load
+	@touch $@
+
+$(BENCH): $(LOAD) $(wildcard bench/go/* bench/go/server/*) | setup-bench
 	@GOBIN="$$PWD/.tools/bin" go install github.com/bojand/ghz/cmd/ghz@v0.121.0
 	@GOBIN="$$PWD/.tools/bin" go install github.com/tsenart/vegeta/v12@v12.13.0
-	@cd clients/go && go generate .
-	@cd bench/servers/go && go build -o "$$OLDPWD/$@" .
+	@cd bench/go && go build -o "$$OLDPWD/$@" ./server
 	@touch $@
 
 lint-protos: $(BUF) $(GOOGLEAPIS) $(PROTOSET) ## Lint the contract, and see that docs/api.md says what it says (needs Node)
@@ -128,10 +178,10 @@ lint-protos: $(BUF) $(GOOGLEAPIS) $(PROTOSET) ## Lint the contract, and see that
 	@$(BIN)/python docs/update_api.py --check
 
 .PHONY: breaking test-breaking
-# The commit to compare with, if not the one where this branch left main.
+# The commit to compare with, if not that of the last release (protos/RELEASED).
 AGAINST ?=
 
-breaking: $(BUF) $(GOOGLEAPIS) ## Compare the contract with main's: does it break anybody? (needs Node)
+breaking: $(BUF) $(GOOGLEAPIS) ## Compare the contract with the last release's: does it break anybody? (needs Node)
 	@.ci/breaking $(AGAINST)
 
 test-breaking: setup $(BUF) $(GOOGLEAPIS) ## Try that comparison on changes of all kinds
@@ -168,14 +218,14 @@ $(BUF): tools/package-lock.json
 lint: setup ## Check style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@! LC_ALL=C.UTF-8 grep -rnE --include='*.java' '^.{101}' clients/java/src || { echo 'Java: lines of up to 100 characters'; exit 1; }
 
 format: setup ## Bring the code into its style
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
 
-types: setup ## Check types
+types: setup ## Check the types of everything, tests and benchmarks too
 	@$(BIN)/mypy
-	@$(BIN)/mypy -p tests.clients.typed_caller
 
 docs: setup ## Write the README's tables anew from the code
 	@$(BIN)/python docs/update_readme.py
@@ -186,5 +236,5 @@ lock: ## Choose all versions anew: the newest that pyproject.toml allows
 	@build/lock/bin/python -m pip freeze --exclude userprofile > constraints.txt
 
 clean: ## Remove everything that was made here
-	@rm -rf $(VENV) .tools tools/node_modules clients/go/gen clients/node/node_modules clients/node/dist clients/node/src/gen clients/java/target build dist .mypy_cache .pytest_cache .ruff_cache client/userprofile/v1/*_pb2*
+	@rm -rf $(VENV) .tools tools/node_modules clients/go/gen clients/node/node_modules clients/node/dist clients/node/src/gen clients/java/target build dist .mypy_cache .pytest_cache .ruff_cache client/userprofile/v1/*_pb2* client/userprofile/v1/*.json
 	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -6,6 +6,7 @@ versions of grpcio and protobuf than the generator itself could be installed bes
 """
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -45,6 +46,9 @@ class ProtobufBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             ]
             if protoc.main(arguments) != 0:
                 raise SystemExit(f"protoc failed on {', '.join(protos)}")
+        # Wheels have what isn't Python from protos/ itself; the checkout's package has it from here.
+        for config in root.glob("protos/**/*.json"):
+            shutil.copyfile(config, client / config.relative_to(root / "protos"))
 
 
 def _plugin(folder: Path, name: str, function: str) -> str:

@@ -18,7 +18,7 @@ SERVER, CLIENT = "userprofile_server", "userprofile"
 BELOW = {
     f"{SERVER}.errors": set[str](),
     f"{SERVER}.settings_base": set[str](),
-    f"{SERVER}.logs": {"settings_base"},
+    f"{SERVER}.telemetry": {"errors", "listen", "settings_base"},
     f"{SERVER}.limits": {"settings_base"},
     f"{SERVER}.listen": set[str](),
     f"{SERVER}.listeners": {"listen"},
@@ -27,11 +27,11 @@ BELOW = {
     f"{SERVER}.stores": {"errors", "settings_base"},
     f"{SERVER}.users": {"errors", "stores"},
     f"{SERVER}.security": {"errors", "settings_base"},
-    f"{SERVER}.rpc": {"errors", "limits", "logs", "security", "stores", "users"},
+    f"{SERVER}.rpc": {"errors", "limits", "security", "stores", "telemetry", "users"},
     f"{SERVER}.importing": {"errors", "stores", "users"},
     f"{SERVER}.check": {"errors", "rpc", "security", "stores"},
-    f"{SERVER}.settings": {"limits", "listen", "listeners", "logs", "security", "settings_base", "stores"},
-    f"{SERVER}.process": {"logs", "signals"},
+    f"{SERVER}.settings": {"limits", "listen", "listeners", "security", "settings_base", "stores", "telemetry"},
+    f"{SERVER}.process": {"signals", "telemetry"},
 }
 """What the parts of the server may import of it. What isn't named here puts the parts together: server.py, cli.py."""
 
@@ -105,6 +105,7 @@ def test_every_part_of_the_server_has_its_place() -> None:
         "access",
         "callers_cli",
         "cli",
+        "gauges",
         "processes",
         "serve",
         "server",

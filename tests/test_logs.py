@@ -8,8 +8,9 @@ import pytest
 
 from tests.support import CallError, FreshServerProcess, GetUser, ServerProcess, documents_in, eventually
 from tests.test_get_user import Serve, serve  # noqa: F401, a fixture
-from userprofile_server import errors, logs
+from userprofile_server import errors
 from userprofile_server.rpc.error_table import ERROR_STATUSES
+from userprofile_server.telemetry import logs
 
 
 def lines_of(store_url: str, level: str, kind: type[ServerProcess] = ServerProcess) -> list[str]:
@@ -72,7 +73,7 @@ def test_at_debug_level_every_call_has_its_line(user_store_url: str) -> None:
 
 def test_kinds_are_counted_by_themselves_and_forgotten_when_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("userprofile_server.logs.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("userprofile_server.telemetry.logs.time.monotonic", lambda: now[0])
     repeats = logs._Repeats()
 
     def happens(kind: str) -> bool:
@@ -93,7 +94,7 @@ def test_kinds_are_counted_by_themselves_and_forgotten_when_they_end(monkeypatch
 
 def test_of_very_many_kinds_most_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("userprofile_server.logs.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("userprofile_server.telemetry.logs.time.monotonic", lambda: now[0])
     repeats = logs._Repeats()
 
     def happens(kind: str, name: str = "userprofile_server.audit") -> bool:

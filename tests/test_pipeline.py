@@ -58,7 +58,7 @@ def test_every_method_of_every_service_passes_the_stages_and_its_bytes_undecoded
     monkeypatch: pytest.MonkeyPatch, user_store_url: str
 ) -> None:
     recorder = Recorder()
-    monkeypatch.setattr(server_module, "build_stages", lambda authorize: (recorder, *build_stages(authorize)))
+    monkeypatch.setattr(server_module, "build_stages", lambda **stages: (recorder, *build_stages(**stages)))
     settings = Settings(store=StoreSettings(url=user_store_url), server=ServerSettings(listen="127.0.0.1:0"))
     with UserProfileServer(settings) as address, grpc.insecure_channel(address) as channel:
         assert sorted(recorder.methods) == [

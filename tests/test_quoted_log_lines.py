@@ -18,7 +18,7 @@ import pytest
 from tests.supervised import Supervised
 from tests.support import GetUser, ServerProcess, documents_in, eventually
 from userprofile import UserProfileClient, UserProfileError
-from userprofile_server import logs
+from userprofile_server.telemetry import logs
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "clients").glob("*/README.md"))]

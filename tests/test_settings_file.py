@@ -48,6 +48,8 @@ def samples(setting: Setting) -> list[Any]:
         return choices if len(choices) > 2 else [choices[0], setting.field.default, choices[0]]
     if setting.name == "jwt_algorithms":
         return ["PS256", "ES384", "EdDSA ES256"]
+    if setting.name == "metrics_listen":
+        return [f"127.0.0.1:{port}" for port in (1, 2, 3)]
     return [f"unix:/{name}" for name in ("flag", "variable", "file")]
 
 
@@ -365,7 +367,7 @@ class TestOneDeclaration:
             "callers": "userprofile_server.security.settings",
             "jwt": "userprofile_server.security.settings",
             "limits": "userprofile_server.limits",
-            "log": "userprofile_server.logs",
+            "log": "userprofile_server.telemetry.logs",
         }
         assert set(StorageSettings.model_fields) == {"store", "couchbase"}
 

@@ -146,7 +146,7 @@ def test_dropped_lines_are_counted_and_reported_once_stderr_is_read(store_url: s
         ended.set()
         reader.join()
     look("an unread log", read)
-    dropped = re.findall(rb"WARNING userprofile_server.logs \[-\] (\d+) log lines were dropped", read)
+    dropped = re.findall(rb"WARNING userprofile_server.telemetry.logs \[-\] (\d+) log lines were dropped", read)
     assert dropped
     # A few lines belong to no call: the one about the signal, for example.
     assert users <= read.count(b"USER_NOT_FOUND") + sum(map(int, dropped)) <= users + 10

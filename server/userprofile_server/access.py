@@ -24,14 +24,16 @@ _log = logging.getLogger(__name__)
 class Access:
     """Call `start` to watch the files and to fetch an issuer's keys."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Reads all files.
+    def __init__(
+        self, settings: Settings, *, on_read: Callable[[Path, bool], None] = lambda _file, _valid: None
+    ) -> None:
+        """Reads all files; for `on_read` see `Watcher`.
 
         Raises:
             SecurityError: a file can't be used.
         """
         self._settings = settings
-        self._watcher = Watcher()
+        self._watcher = Watcher(on_read=on_read)
         self._jwts: JsonWebTokens | None = None
         self.certificates: Certificates | None = None
         """The certificates of listeners with TLS; None without TLS."""
@@ -58,6 +60,10 @@ class Access:
         self._watcher.start()
         if self._jwts is not None:
             self._jwts.start()
+
+    def files(self) -> list[tuple[Path, bool]]:
+        """Returns the files that are watched, and whether each is valid."""
+        return self._watcher.valid()
 
     def stop(self) -> None:
         """Stops the threads."""

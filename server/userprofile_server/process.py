@@ -4,7 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import NoReturn
 
-from userprofile_server import logs, signals
+from userprofile_server import signals
+from userprofile_server.telemetry import logs
 
 _log = logging.getLogger(__name__)
 

@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 
 import grpc
 
 from userprofile_server import descriptors, stores
 from userprofile_server.access import Access
+from userprofile_server.gauges import gauges
 from userprofile_server.listen import ListenAddress, ListenError
 from userprofile_server.listeners import Listener, listed
 from userprofile_server.readiness import Readiness
@@ -23,12 +25,19 @@ from userprofile_server.rpc.health import Health
 from userprofile_server.rpc.pipeline import Pipeline, build_stages
 from userprofile_server.rpc.reflection import Reflection
 from userprofile_server.rpc.service import UserProfileService
+from userprofile_server.rpc.stages.telemetry import telemetry
 from userprofile_server.rpc.transport import channel_arguments
 from userprofile_server.rpc.waiting_calls import Reaper, WaitingCalls
 from userprofile_server.rpc.whole_requests import WholeRequests
 from userprofile_server.settings import Settings
 from userprofile_server.stores.base import DocumentStore
 from userprofile_server.stores.pool import StorePool
+from userprofile_server.telemetry import metrics
+from userprofile_server.telemetry.metrics_server import MetricsServer
+from userprofile_server.telemetry.page import Page
+from userprofile_server.telemetry.recorder import Recorder
+from userprofile_server.telemetry.snapshot import Snapshot
+from userprofile_server.telemetry.store_metrics import StoreMetrics
 
 _log = logging.getLogger(__name__)
 
@@ -81,11 +90,13 @@ class UserProfileServer:
         """
         self._settings = settings
         self._share_port = share_port
-        self._access = Access(settings)
+        self._recorder = Recorder() if settings.server.metrics_listen is not None else None
+        self._access = Access(settings, on_read=self._record_file)
         self._stores = StorePool(
             1 if settings.server.shared_connection else settings.server.workers,
             open_store or functools.partial(stores.open_store, settings),
             probe_timeout=min(settings.store.timeout, _PROBE_SECONDS),
+            observer=StoreMetrics(self._recorder) if self._recorder is not None else None,
         )
         limits = settings.limits
         self._executor = Executor(
@@ -127,7 +138,8 @@ class UserProfileServer:
             options=channel_arguments(limits, share_port=share_port),
         )
         servicer = UserProfileService(self._stores.current, store_timeout=settings.store.timeout)
-        pipeline = Pipeline(self._grpc, build_stages(self._access.authorize))
+        measure = telemetry(self._recorder, self._executor.queued_at) if self._recorder is not None else None
+        pipeline = Pipeline(self._grpc, build_stages(authorize=self._access.authorize, telemetry=measure))
         pipeline.add(service.SERVICE, servicer)
         pipeline.add(health.SERVICE, self._health, executor=self._health.executor)
         for described in self._reflection.services:
@@ -137,7 +149,7 @@ class UserProfileServer:
             self._health_grpc = grpc.server(
                 self._health.executor, options=channel_arguments(limits, share_port=share_port)
             )
-            Pipeline(self._health_grpc, build_stages()).add(
+            Pipeline(self._health_grpc, build_stages(telemetry=measure)).add(
                 health.SERVICE, self._health, executor=self._health.executor
             )
 
@@ -156,6 +168,10 @@ class UserProfileServer:
         with ExitStack() as stack:
             # The parts start in this order and stop in reverse order, also after an error.
             self._allow_descriptors()
+            if self._settings.server.metrics_listen is not None and not self._share_port:
+                metrics_server = MetricsServer(ListenAddress.parse(self._settings.server.metrics_listen), self._page)
+                stack.callback(metrics_server.stop)
+                metrics_server.start()
             stack.callback(self._access.stop)
             self._access.start()
             stack.callback(self._stores.close)
@@ -184,6 +200,20 @@ class UserProfileServer:
         _log.info("serving %s on %s with %d workers", self._settings.store.url, address, self._settings.server.workers)
         return address
 
+    def snapshot(self) -> Snapshot:
+        """Returns the metrics of this process. Empty unless `settings.server.metrics_listen` is set."""
+        if self._recorder is None:
+            return Snapshot()
+        found = gauges(
+            executor=self._executor,
+            half_sent=self._half_sent,
+            health=self._health,
+            stores=self._stores,
+            access=self._access,
+            url=self._settings.store.url,
+        )
+        return Snapshot(self._recorder.totals(), list(found))
+
     def stop(self, grace: float | None = None, *, delay: float | None = None) -> None:
         """Drains: reports NOT_SERVING, stops accepting calls, waits for calls in progress, and closes everything.
 
@@ -209,6 +239,14 @@ class UserProfileServer:
             self._hurry.set()
             self._grpc.stop(grace)
             self._stopped.wait()
+
+    def _page(self) -> Page:
+        snapshot = self.snapshot()
+        return Page([snapshot.totals], {"1": snapshot.gauges})
+
+    def _record_file(self, file: Path, valid: bool) -> None:
+        if self._recorder is not None:
+            self._recorder.count((metrics.FILE_CHANGES.name, str(file), "used" if valid else "invalid"))
 
     def _retire(self) -> None:
         """Lame duck: reports NOT_SERVING, and serves calls until load balancers have noticed."""

@@ -7,10 +7,10 @@ from pydantic import Field, field_validator, model_validator
 from userprofile_server.limits import LimitSettings
 from userprofile_server.listen import ListenAddress, ListenError
 from userprofile_server.listeners import Listener, parse_listeners
-from userprofile_server.logs import LogSettings
 from userprofile_server.security.settings import CallerSettings, JwtSettings, TlsSettings
 from userprofile_server.settings_base import Group, Seconds, Several
 from userprofile_server.stores.settings import StorageSettings
+from userprofile_server.telemetry.logs import LogSettings
 
 
 class ServerSettings(Group):
@@ -33,6 +33,10 @@ class ServerSettings(Group):
         description=(
             "HOST:PORT for health checks alone, in plaintext: for those who can't show a certificate, like kubelet."
         ),
+    )
+    metrics_listen: str | None = Field(
+        default=None,
+        description="HOST:PORT for the metrics, at /metrics over HTTP, of all processes together.",
     )
     processes: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         default=1,
@@ -92,12 +96,19 @@ class ServerSettings(Group):
                 _check_local(listener.address)
         return listen
 
-    @field_validator("health_listen")
+    @field_validator("health_listen", "metrics_listen")
     @classmethod
-    def _is_an_address(cls, health_listen: str | None) -> str | None:
-        if health_listen is not None:
-            ListenAddress.parse(health_listen)
-        return health_listen
+    def _is_an_address(cls, address: str | None) -> str | None:
+        if address is not None:
+            ListenAddress.parse(address)
+        return address
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _has_a_port(cls, address: str | None) -> str | None:
+        if address is not None and ListenAddress.parse(address).port is None:
+            raise ValueError("has to be HOST:PORT: scrapers can't reach a Unix socket")
+        return address
 
 
 def _check_local(address: ListenAddress) -> None:

@@ -6,19 +6,21 @@ expose. If the process at one end exits, the other end reads the end of the stre
 
 import json
 import socket
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-LISTEN, PING, DRAIN, HAND_OVER, CANCEL = "listen", "ping", "drain", "hand over", "cancel"
-"""Commands of the supervisor. LISTEN: although no store responds. PING: respond with PONG. DRAIN: as after SIGTERM.
-HAND_OVER: drain without the delay, because other servers take over the port. CANCEL: the calls in progress, and end."""
+LISTEN, PING, MEASURE, DRAIN, HAND_OVER, CANCEL = "listen", "ping", "measure", "drain", "hand over", "cancel"
+"""Commands of the supervisor. LISTEN: although no store responds. PING: respond with PONG. MEASURE: with METRICS.
+DRAIN: as after SIGTERM. HAND_OVER: drain without the delay, because other servers take over the port. CANCEL: the calls
+in progress, and end."""
 
 LISTENING, READY, NOT_READY, PONG = "listening", "ready", "not ready", "pong"
-FAILED, SIGNALLED = "failed", "signalled"
-"""Reports of the server. LISTENING carries the address. FAILED: it can't start; carries the reason as text, or None if
-it was logged. SIGNALLED: it received a signal to end, and waits for the supervisor's command."""
+FAILED, SIGNALLED, METRICS = "failed", "signalled", "metrics"
+"""Reports of the server. LISTENING carries the address, METRICS a snapshot. FAILED: it can't start; carries the reason
+as text, or None if it was logged. SIGNALLED: it received a signal to end, and waits for the supervisor's command."""
 
 MARGIN_SECONDS = 5.0
 """Seconds after its longest drain at which a server that hasn't ended is killed."""
@@ -50,6 +52,7 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         """Takes one of a pair of stream sockets."""
         self._socket = connection
+        self._sending = threading.Lock()  # several threads report
         self._received = b""
 
     def fileno(self) -> int:
@@ -58,7 +61,7 @@ class Channel:
 
     def send(self, kind: str, value: Any = None) -> None:
         """Sends one message."""
-        with suppress(OSError):
+        with suppress(OSError), self._sending:
             self._socket.sendall(json.dumps([kind, value]).encode() + b"\n")
 
     def receive(self) -> list[Message] | None:

@@ -24,6 +24,8 @@ from userprofile_server.processes.channel import (
     LISTEN,
     LISTENING,
     MARGIN_SECONDS,
+    MEASURE,
+    METRICS,
     NOT_READY,
     PING,
     PONG,
@@ -149,6 +151,7 @@ class _Child:
     def _stop(self, grace: float | None, delay: float | None = None) -> None:
         assert self._server is not None
         self._server.stop(grace, delay=delay)
+        self._send_metrics()  # the last calls are counted too
         self._post(_DRAINED)
 
     def _report_readiness(self, ready: bool) -> None:
@@ -161,10 +164,16 @@ class _Child:
                     self._may_listen.set()
                 elif command == PING:
                     self._channel.send(PONG)
+                elif command == MEASURE:
+                    self._send_metrics()
                 else:
                     self._post(command, value)
             messages = self._channel.receive()
         self._post(_ORPHANED)
+
+    def _send_metrics(self) -> None:
+        if self._server is not None:
+            self._channel.send(METRICS, self._server.snapshot().to_plain())
 
     def _failed(self, error: Exception) -> int:
         if isinstance(error, StoreError | SecurityError | ListenError):

@@ -13,6 +13,8 @@ from pathlib import Path
 from userprofile_server.processes.channel import (
     FAILED,
     LISTENING,
+    MEASURE,
+    METRICS,
     NOT_READY,
     PING,
     PONG,
@@ -23,6 +25,7 @@ from userprofile_server.processes.channel import (
 )
 from userprofile_server.settings import Settings
 from userprofile_server.settings_base import to_plain
+from userprofile_server.telemetry.snapshot import Snapshot
 
 # -P: otherwise a folder or file in the working directory could shadow a package.
 COMMAND = (sys.executable, "-P", "-m", "userprofile_server.processes")
@@ -67,6 +70,9 @@ class Spawned:
         self.unanswered = 0
         """1 after a ping, plus 1 for each later check at which it could have responded and hadn't; 0 after a PONG."""
         self._cpu_at_ping = 0.0
+        self.snapshot = Snapshot()
+        """Its latest metrics."""
+        self._measuring = False
         ours, theirs = socket.socketpair()
         self.channel: Channel | None = Channel(ours)
         try:
@@ -103,6 +109,8 @@ class Spawned:
                 self.ready = kind == READY
             elif kind == PONG:
                 self.unanswered = 0
+            elif kind == METRICS:
+                self.snapshot, self._measuring = Snapshot.from_plain(value), False
             elif kind == FAILED:
                 self.failed, self.failure = True, value
             elif kind == SIGNALLED:
@@ -113,6 +121,12 @@ class Spawned:
         """Sends a command to the process."""
         if self.channel is not None:
             self.channel.send(command)
+
+    def measure(self) -> None:
+        """Asks for its metrics, unless it hasn't responded to the last request yet."""
+        if self.address is not None and not self._measuring:
+            self._measuring = True
+            self.tell(MEASURE)
 
     def ping(self) -> None:
         """Sends a ping; if one is unanswered, counts this check, unless the process couldn't have responded."""

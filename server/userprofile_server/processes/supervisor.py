@@ -23,10 +23,12 @@ from userprofile_server import signals
 from userprofile_server.listen import ListenAddress, ListenError
 from userprofile_server.listeners import listed, parse_listeners
 from userprofile_server.processes.channel import CANCEL, DRAIN, HAND_OVER, LISTEN, MARGIN_SECONDS
+from userprofile_server.processes.measurements import Measurements
 from userprofile_server.processes.plan import Plan
 from userprofile_server.processes.spawned import COMMAND, Spawned
 from userprofile_server.signals import EXIT_FAILED
 from userprofile_server.standard_streams import OutputError
+from userprofile_server.telemetry.metrics_server import MetricsServer
 
 _log = logging.getLogger(__name__)
 
@@ -108,11 +110,13 @@ class Supervisor:
         self._reading: Future[Plan] | None = None
         self._rollout: _Rollout | None = None
         self._status: int | None = None  # the exit status; set when the supervisor begins to end
+        self._measurements = Measurements() if self._server_settings.metrics_listen is not None else None
 
     def run(self) -> int:
         """Serves until a signal ends it, and returns the exit status."""
         try:
             self._reserve()
+            metrics_server = self._serve_metrics()
         except ListenError as error:
             click.echo(f"error: {error}", err=True)
             return EXIT_FAILED
@@ -128,6 +132,9 @@ class Supervisor:
             self._roll_on()
             self._ping()
             self._kill_overdue()
+            self._measure()
+        if metrics_server is not None:
+            metrics_server.stop()
         if self._status == 0:
             _log.info("stopped")
         return self._status
@@ -144,6 +151,21 @@ class Supervisor:
         self._bound["listen"] = listed([listener.at(reserve(listener.address)) for listener in settings.listeners])
         if settings.health_listen is not None:
             self._bound["health_listen"] = str(reserve(ListenAddress.parse(settings.health_listen)))
+
+    def _serve_metrics(self) -> MetricsServer | None:
+        """Serves the metrics on a thread, if they are wanted. Raises ListenError."""
+        if self._measurements is None or self._server_settings.metrics_listen is None:
+            return None
+        metrics_server = MetricsServer(
+            ListenAddress.parse(self._server_settings.metrics_listen), self._measurements.page
+        )
+        metrics_server.start()
+        return metrics_server
+
+    def _measure(self) -> None:
+        if self._measurements is not None:
+            self._measurements.measure(self._servers.values())
+            self._measurements.publish(self._servers.values(), self._current())
 
     def _start_servers(self) -> None:
         if self._status is not None:
@@ -197,6 +219,8 @@ class Supervisor:
 
     def _next_deadline(self) -> float:
         deadlines = [server.kill_at for server in self._servers.values()]
+        if self._measurements is not None:
+            deadlines.append(self._measurements.next_at)
         if self._status is None:
             deadlines.append(self._ping_at)
             deadlines += [each.signalled_at + _SIGNAL_SECONDS for each in self._servers.values() if not each.ending]
@@ -234,7 +258,13 @@ class Supervisor:
                     return
                 if (server := self._servers.pop(pid, None)) is not None:
                     server.ended(os.waitstatus_to_exitcode(status))
+                    if self._measurements is not None:
+                        self._measurements.ended(server, restarted=self._is_restarted(server))
                     self._ended(server, os.waitstatus_to_exitcode(status))
+
+    def _is_restarted(self, server: Spawned) -> bool:
+        """Whether another server is started in place of one that has ended."""
+        return self._status is None and any(slot.server is server for slot in self._slots)
 
     def _ended(self, server: Spawned, exit_code: int) -> None:
         if self._rollout is not None and server is self._rollout.replacement:
@@ -414,7 +444,7 @@ class Supervisor:
     def _begin_rollout(self, reading: Future[Plan]) -> None:
         try:
             plan = reading.result()
-            for name in ("listen", "health_listen"):
+            for name in ("listen", "health_listen", "metrics_listen"):
                 if getattr(plan.settings.server, name) != getattr(self._server_settings, name):
                     raise click.UsageError(f"--{name.replace('_', '-')} has changed, which takes a new start")
         except click.UsageError as error:

@@ -86,6 +86,8 @@ class Executor:
         self._closing = threading.Event()
         self._adjusting = threading.Lock()
         self._holding = False
+        self._own = threading.local()
+        self._last_queued_at = 0.0
 
     def start(self) -> None:
         """Starts the threads."""
@@ -124,6 +126,22 @@ class Executor:
         self._advance()  # a worker may have found the backlog empty just before this call was put in
         return admitted
 
+    def queued_at(self) -> float | None:
+        """Returns when the call of the calling thread was queued, by the monotonic clock; None outside of workers."""
+        worker: _Worker | None = getattr(self._own, "worker", None)
+        return worker.task[0] if worker is not None and worker.task is not None else None
+
+    def queue(self) -> tuple[int, float]:
+        """Returns how many calls wait, and for how many seconds the first of them has waited, at most."""
+        waiting = self._next.qsize() + self._backlog.waiting
+        # All that wait have come after the call that was taken last.
+        return waiting, time.monotonic() - self._last_queued_at if waiting and self._last_queued_at else 0.0
+
+    def threads(self) -> tuple[int, int]:
+        """Returns how many threads serve a call now, and how many threads there are."""
+        workers = [*self._workers, *self._spares]
+        return sum(worker.task is not None for worker in workers), len(workers)
+
     def _advance(self) -> None:
         if self._next.qsize() < self._room and (task := self._backlog.take()) is not None:
             self._next.put(task)
@@ -131,6 +149,7 @@ class Executor:
     def _work_on(self, worker: _Worker, task: _Task) -> None:
         if self._backlog.waiting:
             self._advance()
+        self._last_queued_at = task[0]
         waited = time.monotonic() - task[0]
         if waited > self._backlog.target / 2:
             self._room = max(self._room // 2, len(self._workers))
@@ -199,12 +218,14 @@ class Executor:
                 worker.thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self, worker: _Worker) -> None:
+        self._own.worker = worker
         self._on_thread_start()
         while (task := self._next.get()) is not None:
             self._work_on(worker, task)
             task = None  # otherwise an idle worker would keep its last call in memory
 
     def _work_as_spare(self, worker: _Worker) -> None:
+        self._own.worker = worker
         self._on_thread_start()
         while not worker.dismissed:
             try:

@@ -43,6 +43,16 @@ class Health:
         self.executor = WholeRequests(self._hand_over, half_sent)
         """Runs the calls of this service."""
 
+    @property
+    def serving(self) -> bool:
+        """Whether checks get SERVING."""
+        return self._status == _Status.SERVING
+
+    @property
+    def watches(self) -> int:
+        """How many watches are open."""
+        return len(self._watches)
+
     def set_serving(self, serving: bool) -> None:
         """Sets the status for checks and sends it to all watchers. Does nothing after `retire`."""
         with self._lock:

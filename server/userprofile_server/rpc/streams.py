@@ -58,6 +58,7 @@ class Stream:
         status = cygrpc.SendStatusFromServerOperation(
             self._state.trailing_metadata, code.value[0], message.encode(), _NO_FLAGS
         )
+        self._state.code = code  # for the telemetry, which looks at it when the call has ended
         self._begin([*self._initial_metadata(), status], _STATUS, ended)
 
     def _initial_metadata(self) -> list[Any]:

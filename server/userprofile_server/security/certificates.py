@@ -55,12 +55,16 @@ class Certificates:
         self._renew()
         watcher.each_time(self._remind)
 
+    def expiries(self) -> list[tuple[Path, datetime]]:
+        """Returns each file with the time at which it expires."""
+        expiries = [(self._certificate, self.current.identity.not_after)]
+        if self._client_ca is not None and self.current.authorities is not None:
+            expiries.append((self._client_ca, self.current.authorities.not_after))
+        return expiries
+
     def lines(self) -> list[str]:
         """Returns a line about each file, with how long it is valid."""
-        lines = [_line(self._certificate, self.current.identity.not_after)]
-        if self._client_ca is not None and self.current.authorities is not None:
-            lines.append(_line(self._client_ca, self.current.authorities.not_after))
-        return lines
+        return [_line(file, not_after) for file, not_after in self.expiries()]
 
     def _renew(self, _changed: object = None) -> None:
         self.current = Material(
@@ -75,14 +79,11 @@ class Certificates:
     def _report(self, *, remind: bool) -> None:
         """Logs how long each file is valid, as a warning if it expires soon. With `remind`, logs only the warnings."""
         self._reported_at = time.monotonic()
-        ends = [self.current.identity.not_after]
-        if self.current.authorities is not None:
-            ends.append(self.current.authorities.not_after)
-        for line, not_after in zip(self.lines(), ends, strict=True):
+        for file, not_after in self.expiries():
             if not_after - datetime.now(UTC) < _WARN_BEFORE:
-                _log.warning("%s", line)
+                _log.warning("%s", _line(file, not_after))
             elif not remind:
-                _log.info("%s", line)
+                _log.info("%s", _line(file, not_after))
 
 
 def _line(path: Path, not_after: datetime) -> str:

@@ -37,6 +37,7 @@ class Watched(Generic[T]):
         files: Sequence[Path],
         read: Callable[[], T],
         on_change: Callable[[T], None] = lambda _value: None,
+        on_read: Callable[[bool], None] = lambda _valid: None,
     ) -> None:
         """Reads the value. Use `Watcher.watch` for a value that is kept up to date.
 
@@ -45,14 +46,17 @@ class Watched(Generic[T]):
             files: All files that `read` reads. Symbolic links are followed anew each time.
             read: Returns the value, or raises ValueError or OSError. Equal values count as unchanged.
             on_change: Called on the watcher's thread with each new value, after it has become `current`.
+            on_read: Called on that thread whenever changed files were read, with whether they were valid.
 
         Raises:
             ValueError: the files can't be read or are invalid. The text is for operators and names the path.
         """
         self._what = what
         self._files = files
+        self.file = files[0]
         self._read = read
         self._on_change = on_change
+        self._on_read = on_read
         self._seen = self._look()  # before reading, so that a write during the read counts as a change
         self._used = self._seen
         self._wrong_since: float | None = None
@@ -60,6 +64,11 @@ class Watched(Generic[T]):
         self._retry_at = 0.0
         self._said = False
         self.current = self._checked_read()
+
+    @property
+    def valid(self) -> bool:
+        """False while a former value stays in use, because the files are invalid."""
+        return self._wrong_since is None
 
     def check(self) -> None:
         """Rereads the files if they have changed, and were the same at two checks in a row. Never raises.
@@ -84,6 +93,7 @@ class Watched(Generic[T]):
             self._problem = str(error) if isinstance(error, ValueError) else type(error).__name__
             if self._wrong_since is None:
                 self._wrong_since = time.monotonic()
+                self._on_read(False)
             return
         self._wrong_since = None
         changed = value != self.current
@@ -93,6 +103,7 @@ class Watched(Generic[T]):
             _log.info("%s: read again, and in use", self._what)
         self._said = False
         if changed:
+            self._on_read(True)
             try:
                 self._on_change(value)
             except Exception:  # noqa: BLE001, a bug, and the thread has other values to watch
@@ -125,9 +136,16 @@ def _look_at(path: Path) -> object:
 class Watcher:
     """One thread that checks all watched values of a process."""
 
-    def __init__(self, interval: float = _INTERVAL) -> None:
-        """`interval` is the seconds between two checks; a change takes effect after two. Call `start`."""
+    def __init__(
+        self, interval: float = _INTERVAL, *, on_read: Callable[[Path, bool], None] = lambda _file, _valid: None
+    ) -> None:
+        """`interval` is the seconds between two checks; a change takes effect after two. Call `start`.
+
+        `on_read` is called on the thread whenever changed files were read, with the first of them and whether they
+        were valid.
+        """
         self._interval = interval
+        self._on_read = on_read
         self._watched: list[Watched[Any]] = []
         self._also: list[Callable[[], None]] = []
         self._stopping = threading.Event()
@@ -141,9 +159,13 @@ class Watcher:
         on_change: Callable[[T], None] = lambda _value: None,
     ) -> Watched[T]:
         """Reads a value, and rereads it whenever its files change. For arguments and errors see `Watched`."""
-        watched = Watched(what, files, read, on_change)
+        watched = Watched(what, files, read, on_change, lambda valid: self._on_read(files[0], valid))
         self._watched.append(watched)
         return watched
+
+    def valid(self) -> list[tuple[Path, bool]]:
+        """Returns the first file of each watched value, and whether the files are valid."""
+        return [(watched.file, watched.valid) for watched in self._watched]
 
     def each_time(self, call: Callable[[], None]) -> None:
         """Calls `call` after each check. It must return quickly."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from userprofile_server.stores.base import DocumentReader, DocumentStore
-from userprofile_server.stores.reconnecting import ReconnectingStore
+from userprofile_server.stores.reconnecting import ReconnectingStore, StoreObserver
 
 _CLOSE_SECONDS = 1.0
 """Seconds that `close` waits for connections to close. Slower ones close later, if the process still runs."""
@@ -15,10 +15,17 @@ _CLOSE_SECONDS = 1.0
 class StorePool:
     """Stores that connect in the background. Each thread is assigned one of them when it starts."""
 
-    def __init__(self, size: int, open_store: Callable[[], DocumentStore], *, probe_timeout: float) -> None:
+    def __init__(
+        self,
+        size: int,
+        open_store: Callable[[], DocumentStore],
+        *,
+        probe_timeout: float,
+        observer: StoreObserver | None = None,
+    ) -> None:
         """Prepares `size` connections, each opened by `open_store`; `probe_timeout` is in seconds."""
         self._stores = [
-            ReconnectingStore(f"connection {number}", open_store, probe_timeout=probe_timeout)
+            ReconnectingStore(f"connection {number}", open_store, probe_timeout=probe_timeout, observer=observer)
             for number in range(1, size + 1)
         ]
         self._turn = itertools.cycle(self._stores)
@@ -48,6 +55,10 @@ class StorePool:
         """Returns the store of the calling thread."""
         store: ReconnectingStore = self._own.store
         return store
+
+    def connections(self) -> list[bool]:
+        """Returns whether each connection responds."""
+        return [store.connected for store in self._stores]
 
     def responded_at(self) -> float:
         """When any of the stores last responded, by the monotonic clock."""

@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from userprofile_server.errors import (
     StoreDamagedError,
@@ -34,6 +34,19 @@ _LONGEST_PAUSE = 0.8
 """Seconds between two attempts to get a response: exponential backoff by 2, with 50 to 100 % jitter."""
 
 
+class StoreObserver(Protocol):
+    """Is told what happens to the connections of a store, for the metrics. Any thread may call it."""
+
+    def operation(self, name: str, seconds: float, error: StoreError | None) -> None:
+        """An operation has ended, with an error or without."""
+
+    def connected(self) -> None:
+        """A connection was made."""
+
+    def lost(self) -> None:
+        """A connection doesn't respond any more."""
+
+
 class ReconnectingStore:
     """A DocumentReader that connects in the background, and retries until it succeeds.
 
@@ -45,7 +58,14 @@ class ReconnectingStore:
     connection. If the new connection responds, it takes over. The old one is closed when its calls have ended.
     """
 
-    def __init__(self, name: str, open_store: Callable[[], DocumentStore], *, probe_timeout: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        open_store: Callable[[], DocumentStore],
+        *,
+        probe_timeout: float,
+        observer: StoreObserver | None = None,
+    ) -> None:
         """`name` is for the log, `probe_timeout` in seconds. Does nothing before `start`."""
         self.responded_at = float("-inf")
         """When the store last responded, by the monotonic clock."""
@@ -56,6 +76,7 @@ class ReconnectingStore:
         self._name = name
         self._open_store = open_store
         self._probe_timeout = probe_timeout
+        self._observer = observer
         self._store: DocumentStore | None = None
         self._responses = 0
         self._calls: _Calls = {}
@@ -72,13 +93,13 @@ class ReconnectingStore:
 
     def get(self, key: str, *, timeout: float) -> bytes | None:
         """See `DocumentReader.get`. Raises at once while disconnected."""
-        return self._call(lambda store: store.get(key, timeout=timeout), timeout)
+        return self._call("get", lambda store: store.get(key, timeout=timeout), timeout)
 
     def get_many(
         self, keys: Sequence[str], parse: Callable[[str, bytes], P], *, timeout: float
     ) -> dict[str, P | StoreError | None]:
         """See `DocumentReader.get_many`. Raises at once while disconnected."""
-        return self._call(lambda store: store.get_many(keys, parse, timeout=timeout), timeout)
+        return self._call("get_many", lambda store: store.get_many(keys, parse, timeout=timeout), timeout)
 
     def close(self) -> None:
         """Tells the supervisor to close the store and to end. Doesn't wait for that."""
@@ -91,14 +112,22 @@ class ReconnectingStore:
         if self._supervisor.is_alive():
             self._supervisor.join(timeout)
 
-    def _call(self, operation: Callable[[DocumentStore], T], timeout: float) -> T:
+    @property
+    def connected(self) -> bool:
+        """Whether readers get a store."""
+        return self._store is not None
+
+    def _call(self, name: str, operation: Callable[[DocumentStore], T], timeout: float) -> T:
         store = self._store
         if store is None:
             raise self._disconnected_error()
-        self._calls[operation] = time.monotonic() + timeout
+        began = time.monotonic()
+        self._calls[operation] = began + timeout
         try:
             result = operation(store)
         except StoreError as error:
+            if self._observer is not None:
+                self._observer.operation(name, time.monotonic() - began, error)
             if self._store is store:
                 self.problem = _without_traceback(error)
                 self._failed.set()
@@ -108,6 +137,8 @@ class ReconnectingStore:
         finally:
             del self._calls[operation]
         self._responses += 1
+        if self._observer is not None:
+            self._observer.operation(name, time.monotonic() - began, None)
         return result
 
     def _run(self) -> None:
@@ -128,7 +159,7 @@ class ReconnectingStore:
             elif current is not None and isinstance(problem, StoreTimeoutError) and self._are_in_flight(calls):
                 current = self._relieve(current, problem)
             else:
-                self._store = None
+                self._lose()
                 if problem is not None:
                     self._note(problem)
                 if current is None or time.monotonic() - self.responded_at > REOPEN_AFTER:
@@ -165,6 +196,8 @@ class ReconnectingStore:
         if not self._closing.is_set():
             problem = self._probe(store, self._probe_timeout)
             if problem is None:
+                if self._observer is not None:
+                    self._observer.connected()
                 return store
             self._note(problem)
         self._close(store)
@@ -188,7 +221,7 @@ class ReconnectingStore:
         hiding.cancel()
         hiding.join()
         if fresh is None:
-            self._store = None
+            self._lose()
             return busy
         self._relieved.append((busy, self._calls.copy()))
         self._show(fresh)
@@ -226,7 +259,12 @@ class ReconnectingStore:
     def _hide(self, store: DocumentStore, problem: StoreError) -> None:
         if self._store is store:
             self._note(problem)
-            self._store = None
+            self._lose()
+
+    def _lose(self) -> None:
+        if self._store is not None and self._observer is not None:
+            self._observer.lost()
+        self._store = None
 
     def _disconnected_error(self) -> StoreError:
         """Error for calls made while disconnected. Never a timeout: the call did not wait."""

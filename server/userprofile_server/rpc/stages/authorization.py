@@ -17,6 +17,7 @@ from userprofile_server.rpc.error_table import status_for
 from userprofile_server.rpc.read_mask import visible_fields
 from userprofile_server.rpc.stages import Handler, Method, Stage
 from userprofile_server.security.policy import Policy
+from userprofile_server.telemetry import call
 
 _NOTHING_SHOWN = "the call has neither token nor certificate"
 
@@ -40,7 +41,7 @@ def authorization(
         def handle_authorized(request: object, context: grpc.ServicerContext) -> object:
             principal = None
             try:
-                principal = principal_of(context)
+                principal = call.current.get().principal = principal_of(context)
                 decision = current_policy().decide(principal, path)
                 if decision is None:
                     raise CallerNotAllowedError if principal else CallerUnknownError(_NOTHING_SHOWN)
@@ -56,7 +57,7 @@ def authorization(
 
 
 def _audit_denial(principal: str | None, peer: str, path: str, error: DomainError) -> None:
-    """Writes the audit line of a denial. Repeats are counted instead of written (`logs.py`)."""
+    """Writes the audit line of a denial. Repeats are counted instead of written (`telemetry/logs.py`)."""
     caller, reason = principal or "a caller", status_for(error).reason
     if principal and " " in principal:  # possible in a JWT; unquoted, it could imitate the rest of an audit line
         caller = repr(principal)

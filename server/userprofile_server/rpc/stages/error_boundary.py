@@ -7,10 +7,10 @@ import grpc
 
 from userprofile.service_config import NO_RETRY, PREVIOUS_ATTEMPTS, PUSHBACK, time_suffices
 from userprofile_server.errors import DomainError
-from userprofile_server.logs import request_id
 from userprofile_server.rpc.error_table import UNEXPECTED, ErrorStatus, status_for
 from userprofile_server.rpc.stages import Handler, Method, add_trailing_metadata
 from userprofile_server.rpc.status import ForeignStatusError, to_bytes
+from userprofile_server.telemetry import call
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,9 @@ def end_of_call(context: grpc.ServicerContext, error: BaseException) -> tuple[gr
     else:
         status = UNEXPECTED
         _log.error("%s", status.reason, exc_info=error, extra={"kind": status.reason})
-    details = to_bytes(status, error, request_id=request_id.get())
+    current = call.current.get()
+    current.reason = status.reason
+    details = to_bytes(status, error, request_id=current.request_id)
     add_trailing_metadata(context, ("grpc-status-details-bin", details), *_retry_metadata(status, context))
     return status.code, status.message
 

@@ -6,8 +6,8 @@ import secrets
 
 import grpc
 
-from userprofile_server.logs import request_id as current
 from userprofile_server.rpc.stages import Handler, Method, add_trailing_metadata
+from userprofile_server.telemetry import call
 
 METADATA_KEY = "x-request-id"
 
@@ -24,7 +24,7 @@ def with_request_id(_method: Method, handle: Handler) -> Handler:
 
     def handle_with_request_id(request: object, context: grpc.ServicerContext) -> object:
         request_id = _from_caller(context) or f"{_PROCESS}{next(_numbers):016x}"
-        current.set(request_id)  # grpc runs every call in a context of its own
+        call.current.set(call.Call(request_id))
         add_trailing_metadata(context, (METADATA_KEY, request_id))
         return handle(request, context)
 

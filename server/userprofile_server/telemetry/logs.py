@@ -14,17 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from contextvars import ContextVar
 from queue import Empty, SimpleQueue
 from typing import Literal
 
 from pydantic import Field
 
 from userprofile_server.settings_base import Group
-
-request_id: ContextVar[str] = ContextVar("request_id", default="-")
-"""The request id of the current call, for each line of the log; `-` outside of calls."""
-
+from userprofile_server.telemetry import call
 
 QUEUE_BYTES = 1024 * 1024
 """The maximum size of queued lines, in bytes: about ten thousand lines."""
@@ -39,6 +35,8 @@ _CLOSE_SECONDS = 2.0
 """Seconds that the exit of the process waits for the last lines to be written."""
 
 _STDERR = 2
+
+_writer: "LogWriter | None" = None
 
 _FORMAT = "%(asctime)s %(levelname)-7s {process}%(name)s [%(request_id)s] %(message)s"
 
@@ -58,7 +56,8 @@ def configure(level: str, process: str | None = None) -> "LogWriter":
     `LogWriter.close` writes the rest. At debug level every event is logged, however often it happens. `process` is this
     process's name, for each line, if several processes share one log.
     """
-    writer = LogWriter(process)
+    global _writer
+    writer = _writer = LogWriter(process)
     handler = _QueueHandler(writer, count_repeats=level != "debug")
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)
@@ -68,6 +67,11 @@ def configure(level: str, process: str | None = None) -> "LogWriter":
     sys.stderr = _Stderr(writer)
     writer.start(handler.report_repeats)
     return writer
+
+
+def lines_dropped() -> int:
+    """Returns how many lines this process has lost, because nobody read stderr."""
+    return _writer.dropped if _writer is not None else 0
 
 
 class LogWriter:
@@ -84,6 +88,8 @@ class LogWriter:
         self._lock = threading.RLock()  # never held during a write
         self._waiting = 0
         self._dropped = 0
+        self.dropped = 0
+        """Lines that were lost since the start."""
         self._thread: threading.Thread | None = None
 
     def start(self, every_second: Callable[[], None]) -> None:
@@ -96,6 +102,7 @@ class LogWriter:
         with self._lock:
             if self._waiting + len(line) > QUEUE_BYTES:
                 self._dropped += 1
+                self.dropped += 1
                 return
             if self._dropped:
                 self._put(self._dropped_lines(self._dropped))
@@ -133,6 +140,7 @@ class LogWriter:
         with self._lock:
             self._waiting -= len(line)
             self._dropped += not written
+            self.dropped += not written
         # Reported when the queue is empty, otherwise before the next line; see `put`.
         if written and self._queue.empty():
             self._report_dropped()
@@ -224,7 +232,7 @@ class _QueueHandler(logging.Handler):
                 self._put(record)
 
     def _put(self, record: logging.LogRecord) -> None:
-        record.request_id = request_id.get()
+        record.request_id = call.current.get().request_id
         try:
             self._writer.put(_encode(self.format(record) + "\n"))
         except Exception:  # noqa: BLE001, like logging's own handlers: a wrong format mustn't fail a call

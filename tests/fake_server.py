@@ -24,8 +24,8 @@ def main() -> None:
         channel.send(LISTENING, order["settings"]["server"]["listen"])
     if does not in ("silent", "unready"):
         channel.send(READY)
-    if does in ("crash later", "crash much later"):
-        time.sleep(0.05 if does == "crash later" else 0.6)
+    if does in ("crash later", "crash when proven"):
+        time.sleep(0.05)
         os._exit(7)
     if does == "leaves a child" and os.fork() == 0:
         time.sleep(0.2)

@@ -127,7 +127,7 @@ def test_the_pause_stays_the_longest_for_however_long_it_fails() -> None:
 
 
 def test_the_pause_is_the_first_again_after_one_that_was_well_for_a_while() -> None:
-    with Supervising("crash much later") as supervisor:
+    with Supervising("crash when proven") as supervisor:
         supervisor.in_log("next try in", times=6)
         assert set(re.findall(r"next try in ([\d.]+) s", supervisor.stderr)) == {"0.01"}
         assert supervisor.process.poll() is None

@@ -227,8 +227,9 @@ format: setup ## Bring the code into its style
 types: setup ## Check the types of everything, tests and benchmarks too
 	@$(BIN)/mypy
 
-docs: setup ## Write the README's tables anew from the code
+docs: setup ## Write the tables of the README and of docs/ anew, from the code and from what was measured
 	@$(BIN)/python docs/update_readme.py
+	@$(BIN)/python docs/capacity.py
 
 lock: ## Choose all versions anew: the newest that pyproject.toml allows
 	@$(PYTHON) -m venv --clear build/lock

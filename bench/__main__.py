@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from bench import callers, report
+from bench import callers, operators, report
 from bench.client import client_ratios
 from bench.contenders import CONTENDERS, EMPTY, FASTAPI, OURS_COUCHBASE, OURS_SQLITE, Contender, ours_of
 from bench.growth import FIGURES, grow
@@ -147,6 +147,17 @@ def identity(rounds: int, seconds: float) -> None:
         with running(list(loads), loads) as servers:
             found = interleaved(servers, loads, rounds)
     click.echo(f"\nSQLite, one core\n\n{report.table(found, [callers.PLAINTEXT])}")
+
+
+@main.command()
+@click.option("--rounds", default=25, show_default=True)
+@click.option("--seconds", default=0.7, show_default=True, help="Of each load in each round.")
+def telemetry(rounds: int, seconds: float) -> None:
+    """Compare what seeing the calls costs: metrics, the log of calls, trace ids and spans, beside none of it."""
+    loads = operators.contenders(Load(seconds=seconds))
+    with running(list(loads), loads) as servers:
+        found = interleaved(servers, loads, rounds)
+    click.echo(f"\nSQLite, one core\n\n{report.table(found, [operators.OFF])}")
 
 
 @main.command()

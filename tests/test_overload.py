@@ -18,6 +18,7 @@ from tests.test_get_user import ScriptedServer, Serve, serve  # noqa: F401, a fi
 from tests.test_health import SERVING, check
 from userprofile import UserProfileClient
 from userprofile_server.errors import OverloadedError
+from userprofile_server.rpc.executor import Executor
 from userprofile_server.security.tokens import new_token
 
 OVERLOADED = (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
@@ -197,6 +198,34 @@ def test_one_caller_has_one_share_whatever_his_connections(tmp_path: Path, serve
         gate.open()
         outcomes = [call.exception(WAIT) for call in calls]
     assert [error.code() for error in outcomes if error] == [grpc.StatusCode.UNAUTHENTICATED] * 2
+
+
+@pytest.mark.parametrize("step", ["admits", "submit"])
+def test_a_bug_on_grpcs_own_thread_fails_one_call_and_not_the_service(
+    serve: Serve,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    correct = getattr(Executor, step)
+    bugs = iter([ValueError("a bug")])
+
+    def once_wrong(*arguments: Any) -> Any:
+        for bug in bugs:
+            raise bug
+        return correct(*arguments)
+
+    monkeypatch.setattr(Executor, step, once_wrong)
+    server = serve()
+    error = server.get_user.error("johndoe")
+    assert (error.code, error.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert server.get_user("johndoe").username == "johndoe"
+
+
+def test_no_call_has_to_start_a_thread(serve: Serve) -> None:  # noqa: F811
+    """The system may refuse one, once spare threads have taken up a container's limit."""
+    before = set(threading.enumerate())
+    serve()
+    assert {"health_0", "reflection_0"} <= {thread.name for thread in set(threading.enumerate()) - before}
 
 
 def test_a_store_that_becomes_slow_at_once_has_calls_refused_that_have_waited_for_too_long(

@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -245,6 +246,15 @@ def test_metadata_that_is_no_text_stays_out_of_the_log(user_store_url: str) -> N
         assert server.wait() == 0
     assert "secret-token" not in server.stderr
     assert "Traceback" not in server.stderr
+
+
+def test_metadata_that_is_no_text_costs_no_log_record() -> None:
+    """On gRPC's own thread, for each of the hundreds of values that a call may have."""
+    program = """import logging
+from userprofile_server import logs
+logs.configure("debug")
+print(logging.getLogger("grpc._cython.cygrpc").isEnabledFor(logging.ERROR))"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == b"False\n"
 
 
 def send_call(address: str, *headers: tuple[bytes, bytes]) -> None:

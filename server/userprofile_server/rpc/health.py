@@ -53,6 +53,10 @@ class Health:
         """How many watches are open."""
         return len(self._watches)
 
+    def start(self) -> None:
+        """Starts the thread: with the first check, when the system may refuse another thread, it would be too late."""
+        self._thread.submit(int)
+
     def set_serving(self, serving: bool) -> None:
         """Sets the status for checks and sends it to all watchers. Does nothing after `retire`."""
         with self._lock:

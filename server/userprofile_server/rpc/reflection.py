@@ -43,6 +43,10 @@ class Reflection:
         """The reflection service under both names, the only difference between v1 and v1alpha."""
         return [descriptor_pool.Default().FindServiceByName(name) for name in (_V1, _V1ALPHA)]
 
+    def start(self) -> None:
+        """Starts the thread. With the first call it would be too late: gRPC's own thread would end if it can't."""
+        self.executor.submit(int)
+
     def close(self) -> None:
         """Ends the thread."""
         self.executor.shutdown()

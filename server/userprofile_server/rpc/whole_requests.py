@@ -5,7 +5,6 @@ callers as there are workers, each lost in the middle of a request, would stop t
 health. In grpc's core, receiving is an operation with a callback; it is started here before a thread is involved.
 """
 
-import logging
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,10 +13,8 @@ from typing import Any
 from grpc import _server
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
-from userprofile_server.errors import DomainError, OverloadedError
+from userprofile_server.errors import OverloadedError
 from userprofile_server.rpc.waiting_calls import WaitingCalls
-
-_log = logging.getLogger(__name__)
 
 _RECEIVE = "receive_message"  # grpc's own name
 _NO_FLAGS = 0
@@ -59,21 +56,24 @@ class WholeRequests(ThreadPoolExecutor):
     ) -> _Uncounted:
         """Takes what grpc submits for a call. `_wait`, which would block until the request arrives, is not called."""
         call = rpc_event.call
-        caller = call.peer if self._share_of is None else partial(self._checked_share_of, rpc_event)
+        caller = call.peer if self._share_of is None else partial(self._share_of, rpc_event)
         receive = _server._receive_message(state, call, serialization[0])
 
         def received(event: Any) -> Any:
             over = receive(event)
-            if not self._half_sent.remove(state):
-                pass  # it has been refused
-            elif state.request is not None:
-                size = len(state.request)
-                if not self._hand_over(
-                    caller, deadline, size, refuse, run, respond, rpc_event, state, behavior, take, *serialization
-                ):
-                    refuse()
-            else:
-                reject()
+            try:
+                if not self._half_sent.remove(state):
+                    pass  # it has been refused
+                elif state.request is not None:
+                    size = len(state.request)
+                    if not self._hand_over(
+                        caller, deadline, size, refuse, run, respond, rpc_event, state, behavior, take, *serialization
+                    ):
+                        refuse()
+                else:
+                    reject()
+            except Exception as error:  # noqa: BLE001, see below
+                refuse(error)
             return over
 
         def take() -> Any:
@@ -87,28 +87,20 @@ class WholeRequests(ThreadPoolExecutor):
                     text = b"The method takes one request message, and none was sent."
                     _server._abort(state, call, cygrpc.StatusCode.unimplemented, text)
 
-        def refuse(error: DomainError | None = None) -> None:
+        def refuse(error: Exception | None = None) -> None:
             """Runs the call on this thread with the error as its request; the error boundary makes it a status."""
             if _server._is_rpc_state_active(state):
                 error = error or OverloadedError()
                 run(respond, rpc_event, state, behavior, lambda: error, *serialization)
 
         deadline = rpc_event.call_details.deadline
-        if not self._admits(caller, deadline):
-            refuse()
-            return _UNCOUNTED
-        call.start_server_batch([cygrpc.ReceiveMessageOperation(_NO_FLAGS)], received)
-        state.due.add(_RECEIVE)
-        self._half_sent.add(state, refuse)
-        return _UNCOUNTED
-
-    def _checked_share_of(self, rpc_event: Any) -> Hashable:
-        """Falls back on the connection: an error on gRPC's own thread would end the service."""
-        assert self._share_of is not None
         try:
-            share = self._share_of(rpc_event)
-            hash(share)
-        except Exception:  # noqa: BLE001, whatever it is
-            _log.exception("a caller's key for fair queueing can't be told")
-            share = rpc_event.call.peer()
-        return share
+            if self._admits(caller, deadline):
+                call.start_server_batch([cygrpc.ReceiveMessageOperation(_NO_FLAGS)], received)
+                state.due.add(_RECEIVE)
+                self._half_sent.add(state, refuse)
+            else:
+                refuse()
+        except Exception as error:  # noqa: BLE001, a bug: this is gRPC's own thread, and its end is that of the service
+            refuse(error)
+        return _UNCOUNTED

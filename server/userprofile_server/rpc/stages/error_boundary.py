@@ -27,7 +27,7 @@ def with_error_boundary(_method: Method, handle: Handler) -> Handler:
     """
 
     def handle_within_boundary(request: object, context: grpc.ServicerContext) -> object:
-        if isinstance(request, DomainError):
+        if isinstance(request, Exception):
             code, message = end_of_call(context, request)
         else:
             try:

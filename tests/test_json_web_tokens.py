@@ -93,6 +93,15 @@ class TestValid:
         assert [tokens.verify(key.token(sub=key.key_id)) for key in keys] == ["jwt:first", "jwt:second"]
         assert "signature is wrong" in refused(tokens, keys[0].token({"kid": "second"}))
 
+    def test_keys_may_share_an_id(self, tmp_path: Path) -> None:
+        keys = [SigningKey("ES256", "shared") for _ in range(3)]
+        path = tmp_path / "keys.json"
+        path.write_bytes(key_set(*(key.public() for key in keys)))
+        tokens = JsonWebTokens(settings(path), Watcher())
+        assert [tokens.verify(key.token()) for key in keys] == ["jwt:web"] * 3
+        assert "its signature is wrong" in refused(tokens, SigningKey("ES256", "shared").token())
+        assert "it has expired" in refused(tokens, keys[0].token(exp=time.time() - 100))
+
     def test_a_token_without_a_key_id_needs_an_only_key_of_its_algorithm(self, tmp_path: Path) -> None:
         only, others = SigningKey("ES256", None), [SigningKey("RS256", name) for name in ("a", "b")]
         path = tmp_path / "keys.json"
@@ -281,9 +290,9 @@ class TestKeys:
         ).decode()
         found = parse_keys(text, ALLOWED)
         assert len(found) == 2
-        assert found.find("first", "ES256") is not None
-        assert found.find("other", "RS512") is not None
-        assert found.find("other", "RS256") is None, "the key says what it is for"
+        assert found.find("first", "ES256")
+        assert found.find("other", "RS512")
+        assert not found.find("other", "RS256"), "the key says what it is for"
 
     def test_the_same_id_twice_is_told_apart_by_algorithm(self) -> None:
         found = parse_keys(key_set(SigningKey("RS256").public(), KEY.public()).decode(), ALLOWED)

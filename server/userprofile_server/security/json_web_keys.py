@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 _MOST_BYTES = 1024 * 1024
+_MOST_ALIKE = 4
+"""A token with a wrong signature costs a verification for each of the keys with its `kid`."""
+
 _TEXTS = ("kty", "kid", "use", "alg", "crv")
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
@@ -44,12 +48,14 @@ class KeySet:
         """How many keys there are."""
         return sum(map(len, self.by_id.values()))
 
-    def find(self, key_id: str | None, algorithm: str) -> Key | None:
-        """Returns the key for a token. A token without `kid` has a key only if exactly one fits its algorithm."""
-        if key_id is None:
-            fitting = [key for keys in self.by_id.values() for key in keys if algorithm in key.algorithms]
-            return fitting[0] if len(fitting) == 1 else None
-        return next((key for key in self.by_id.get(key_id, ()) if algorithm in key.algorithms), None)
+    def find(self, key_id: str | None, algorithm: str) -> tuple[Key, ...]:
+        """Returns the keys by which a token may be signed. Mostly it is one, but several may have the same `kid`.
+
+        A token without `kid` has a key only if exactly one fits its algorithm.
+        """
+        keys = chain(*self.by_id.values()) if key_id is None else self.by_id.get(key_id, ())
+        fitting = tuple(key for key in keys if algorithm in key.algorithms)
+        return fitting[:_MOST_ALIKE] if key_id is not None or len(fitting) == 1 else ()
 
 
 def read_keys(path: Path, allowed: frozenset[str]) -> KeySet:

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -114,6 +115,10 @@ class JsonWebTokens:
         if self._fetcher is not None:
             self._fetcher.stop()
 
+    def has_keys(self) -> bool:
+        """Returns whether there are keys: those at a URL may not have been fetched yet."""
+        return self._state.keys is not None
+
     def known(self, token: str) -> str | None:
         """Returns the principal of a token that was verified before; None for any other."""
         found = self._state.verified.get(token)
@@ -151,28 +156,36 @@ class JsonWebTokens:
         algorithm, key_id = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str) or algorithm not in self._settings.allowed:  # a list can't be hashed
             raise CallerUnknownError("the token is not valid: its algorithm is not among those of --jwt-algorithms")
-        key = self._key(key_id, algorithm, keys)
-        claims = _without_error(
-            lambda: jwt.decode(
-                token,
-                key.public,
-                [algorithm],
-                {"require": list(_REQUIRED), "verify_jti": False},
-                audience=self._settings.audience,
-                issuer=self._settings.issuer,
-                leeway=self._settings.leeway,
-            )
-        )
+        found = self._keys(key_id, algorithm, keys)
+        claims = _without_error(lambda: self._claims(token, algorithm, found))
         subject = claims["sub"]
         if not 0 < len(subject) <= _MOST_CHARACTERS_OF_SUBJECT or not subject.isprintable():
             raise CallerUnknownError("the token is not valid: its sub is empty, too long, or has control characters")
         return _Verified(KIND + subject, min(int(claims["exp"]), _END_OF_TIME) + self._settings.leeway)
 
-    def _key(self, key_id: str | None, algorithm: str, keys: KeySet | None) -> Key:
+    def _claims(self, token: str, algorithm: str, keys: tuple[Key, ...]) -> dict[str, Any]:
+        *others, last = keys
+        for key in others:
+            with suppress(jwt.InvalidSignatureError):
+                return self._decoded(token, algorithm, key)
+        return self._decoded(token, algorithm, last)
+
+    def _decoded(self, token: str, algorithm: str, key: Key) -> dict[str, Any]:
+        return jwt.decode(
+            token,
+            key.public,
+            [algorithm],
+            {"require": list(_REQUIRED), "verify_jti": False},
+            audience=self._settings.audience,
+            issuer=self._settings.issuer,
+            leeway=self._settings.leeway,
+        )
+
+    def _keys(self, key_id: str | None, algorithm: str, keys: KeySet | None) -> tuple[Key, ...]:
         if keys is None:
             raise CallerNotVerifiedError("the issuer's keys have not been fetched yet")
-        if (key := keys.find(key_id, algorithm)) is not None:
-            return key
+        if found := keys.find(key_id, algorithm):
+            return found
         if key_id is None or key_id in keys.by_id:
             raise CallerUnknownError("the token is not valid: no key is for it and its algorithm")
         if self._fetcher is None or self._fetcher.is_current():

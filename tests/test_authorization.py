@@ -3,8 +3,10 @@
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from tests.authority import Authority
 from tests.canary import guard
 from tests.conftest import put_users
-from tests.issuer import AUDIENCE, ISSUER, SigningKey, key_set
+from tests.issuer import AUDIENCE, ISSUER, IssuerServer, SigningKey, key_set
 from tests.support import WAIT, CallError, ScriptedStore, bare_stream, eventually, health_stub, settings_for
 from userprofile.v1 import user_profile_pb2 as user_pb
 from userprofile.v1 import user_profile_service_pb2 as pb
@@ -442,6 +444,30 @@ class TestJsonWebTokens:
                 error = CallError.of(lambda: call(channel, METHODS[0], bearer(KEY.token(sub="names"))))
                 assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "CALLER_NOT_VERIFIED")
                 assert error.detail(error_details_pb2.RetryInfo)
+
+    def test_a_process_that_others_can_stand_in_for_listens_once_it_has_the_keys(
+        self, tmp_path: Path, users: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "policy.json").write_text(json.dumps(POLICY).replace("token:names", "jwt:names"))
+        with IssuerServer(tmp_path, key_set(KEY.public())) as issuer:
+            issuer.open.clear()
+            settings = settings_for(
+                users,
+                jwt_keys=issuer.url,
+                jwt_ca=str(issuer.authorities),
+                jwt_issuer=ISSUER,
+                jwt_audience=AUDIENCE,
+                policy=str(tmp_path / "policy.json"),
+            )
+            server = UserProfileServer(settings)
+            with ThreadPoolExecutor(1) as starting, ExitStack() as stack:
+                stack.callback(server.stop, 0)
+                address = starting.submit(server.start, threading.Event())
+                eventually(lambda: "not listening before the issuer's keys are here" in caplog.text, "it waits")
+                assert not address.done()
+                issuer.open.set()
+                with grpc.insecure_channel(address.result(WAIT)) as channel:
+                    assert call(channel, METHODS[0], bearer(KEY.token(sub="names"))) == {"username", "full_name"}
 
 
 @pytest.mark.slow

@@ -65,6 +65,10 @@ class Access:
         """Returns the files that are watched, and whether each is valid."""
         return self._watcher.valid()
 
+    def has_keys(self) -> bool:
+        """Returns whether JWTs can be verified, if they are to be: the issuer's keys are here."""
+        return self._jwts is None or self._jwts.has_keys()
+
     def stop(self) -> None:
         """Stops the threads."""
         self._watcher.stop()

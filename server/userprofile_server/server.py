@@ -159,7 +159,8 @@ class UserProfileServer:
         The result is one address, or several separated by commas.
 
         The server also listens if the store can't be reached: calls fail with UNAVAILABLE, and health reports
-        NOT_SERVING, until the store responds. With `listen`, it first waits for the store to respond or for this event.
+        NOT_SERVING, until the store responds. With `listen`, it first waits for the store and for the keys of an issuer
+        of JWTs, or for this event.
 
         Raises:
             StoreError: waiting wouldn't help: the settings are wrong, or there is no such file.
@@ -185,10 +186,9 @@ class UserProfileServer:
             stack.callback(self._reaper.stop)
             self._reaper.start()
             stack.callback(self._drain)
-            if listen is not None and self._stores.responded_at() < 0:
-                _log.warning("not listening before the store responds")
-                while self._stores.responded_at() < 0 and not listen.wait(_LOOK_SECONDS):
-                    pass
+            if listen is not None:
+                _wait("the store responds", lambda: self._stores.responded_at() >= 0, listen)
+                _wait("the issuer's keys are here", self._access.has_keys, listen)
             address = self._bind()
             self._grpc.start()
             if self._health_grpc is not None:
@@ -309,6 +309,13 @@ class UserProfileServer:
             assert self._access.certificates is not None  # required by the settings
             credentials = server_credentials(self._access.certificates, mutual=listener.security == "mtls")
         return listener.at(_bind(self._grpc, listener.address, credentials, share_port=self._share_port))
+
+
+def _wait(what: str, has_happened: Callable[[], bool], hurry: threading.Event) -> None:
+    if not has_happened():
+        _log.warning("not listening before %s", what)
+    while not has_happened() and not hurry.wait(_LOOK_SECONDS):
+        pass
 
 
 def _bind(

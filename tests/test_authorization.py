@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -351,6 +352,14 @@ class TestCertificates:
             request = pb.GetUserRequest(username="johndoe")
             calls = [stub.GetUser.future(request, timeout=WAIT) for _ in range(50) for stub in stubs]
             assert {call.result(WAIT).user.full_name for call in calls} == {"John Doe"}
+
+    def test_a_wrong_token_gives_nobody_another_share_of_the_queue(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        names = [b"spiffe://example.org/names"]
+        monkeypatch.setattr(callers, "cygrpc", SimpleNamespace(peer_identities=lambda _call: names))
+        identified = callers.Callers(certificates=True)
+        for metadata in (bearer("wrong"), [*bearer("wrong"), *bearer("other")], [("authorization", "none")], []):
+            event = SimpleNamespace(invocation_metadata=metadata, call=None)
+            assert identified.share_of(event) == tuple(names)
 
     def test_another_name_is_known_but_not_allowed(self, authority: Authority, mtls_address: str) -> None:
         for name in (

@@ -1,7 +1,6 @@
 """JSON Web Tokens: which are accepted, and where their keys come from. The issuer is a real HTTPS server."""
 
 import base64
-import hashlib
 import hmac
 import json
 import logging
@@ -216,6 +215,15 @@ class TestVerifiedOnce:
             thread.join(WAIT)
         assert sorted(found) == sorted(f"jwt:{number}" for number in range(50) for _ in threads)
         assert len(tokens._state.verified) <= 10
+
+    def test_long_ones_are_known_too_and_the_memory_counts_their_characters(
+        self, tokens: JsonWebTokens, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = [KEY.token(sub=str(number), groups="x" * 8000) for number in range(5)]
+        monkeypatch.setattr(json_web_tokens, "_MOST_CHARACTERS_VERIFIED", 4 * len(made[0]) - 100)
+        for token in made:
+            tokens.verify(token)
+        assert [tokens.known(token) for token in made] == [None, None, "jwt:2", "jwt:3", "jwt:4"]
 
     def test_it_does_not_outlive_the_keys(self, keys: Path) -> None:
         watcher = Watcher(interval=0.01)
@@ -599,5 +607,5 @@ def test_what_keeps_verified_tokens_does_not_show_them(tokens: JsonWebTokens) ->
     long = KEY.token(more="x" * 2048)
     for _ in range(2):
         assert tokens.verify(token) == tokens.verify(long)
-    assert list(tokens._state.verified) == [token, hashlib.sha256(long.encode()).digest()]
+    assert list(tokens._state.verified) == [token, long]
     assert token not in repr(tokens._state)

@@ -2,7 +2,8 @@
 
 import re
 import ssl
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import grpc
@@ -20,6 +21,7 @@ class Kind(NamedTuple):
     """Returns the principal of a token that was verified before. Never verifies one."""
 
 
+_UNKNOWN = "the token is not known"
 _DOTS_OF_JWT = 2
 _MOST_REMEMBERED = 1000
 """A bound for the memory of the cache: a certificate may have 16 KB."""
@@ -55,22 +57,12 @@ class Callers:
             CallerUnknownError: the credentials aren't valid.
             CallerNotVerifiedError: the token can't be verified yet.
         """
-        token = None
-        for key, value in context.invocation_metadata():
-            if key == "authorization":
-                if token is not None:
-                    raise CallerUnknownError("the call has two tokens")
-                token = value
-        if token is not None:
-            return self._principal_of_token(token)
-        return self._principal_of_certificate(context) if self._certificates else None
-
-    def _principal_of_token(self, authorization: str | bytes) -> str:
-        if isinstance(authorization, str) and authorization[:7].lower() == "bearer ":
-            token = authorization[7:].strip()
-            if (principal := self._kind_of(token).verify(token)) is not None:
-                return principal
-        raise CallerUnknownError("the token is not known")
+        token = _token_in(context.invocation_metadata())
+        if token is None:
+            return self._principal_of_certificate(context) if self._certificates else None
+        if (principal := self._kind_of(token).verify(token)) is None:
+            raise CallerUnknownError(_UNKNOWN)
+        return principal
 
     def _kind_of(self, token: str) -> Kind:
         return self._jwts if self._jwts is not None and token.count(".") == _DOTS_OF_JWT else self._tokens
@@ -78,13 +70,13 @@ class Callers:
     def share_of(self, rpc_event: Any) -> Hashable:
         """Returns the key for fair queueing of a new call.
 
-        The key is the principal of a token that was verified before, the names in a client certificate, or else the
-        connection. No token is verified here, because gRPC's own thread calls this, while calls wait.
+        The key is the principal of a token that was verified before, or else the names in the client certificate, or
+        else the connection. No token is verified here, because gRPC's own thread calls this, while calls wait.
         """
-        for key, value in rpc_event.invocation_metadata:
-            if key == "authorization" and isinstance(value, str):
-                token = value[7:].strip()
-                return self._kind_of(token).known(token) or str(rpc_event.call.peer())
+        with suppress(CallerUnknownError):
+            token = _token_in(rpc_event.invocation_metadata)
+            if token is not None and (principal := self._kind_of(token).known(token)) is not None:
+                return principal
         names = cygrpc.peer_identities(rpc_event.call) if self._certificates else None
         return tuple(names) if names else str(rpc_event.call.peer())
 
@@ -103,6 +95,23 @@ class Callers:
         if principal is None:
             raise CallerUnknownError("the certificate has neither one SPIFFE ID nor one DNS name")
         return principal
+
+
+def _token_in(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
+    """Returns the call's bearer token, None if it has none.
+
+    Raises:
+        CallerUnknownError: it has something else, or more than one.
+    """
+    found = [value for key, value in metadata if key == "authorization"]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise CallerUnknownError("the call has two tokens")
+    (value,) = found
+    if not isinstance(value, str) or value[:7].lower() != "bearer ":
+        raise CallerUnknownError(_UNKNOWN)
+    return value[7:].strip()
 
 
 def _principal_in(certificate: Mapping[str, Sequence[bytes]], pem: bytes) -> str | None:

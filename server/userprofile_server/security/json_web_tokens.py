@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,11 +29,11 @@ KIND = "jwt:"
 _MOST_CHARACTERS = 16 * 1024
 """The default limit of a call's whole metadata (`--max-header-bytes`)."""
 
-_MOST_CHARACTERS_KEPT = 2048
-"""Longer tokens are cached by their hash: 10,000 of them would take too much memory. Most have about 1,000."""
-
 _MOST_CHARACTERS_OF_SUBJECT = 512
 _MOST_VERIFIED = 10_000
+_MOST_CHARACTERS_VERIFIED = 20 * 1024 * 1024
+"""A bound for the memory of the cache. Most tokens have about 1,000 characters."""
+
 _END_OF_TIME = 2**53
 _REQUIRED = ("exp", "iss", "aud", "sub")
 
@@ -57,12 +56,24 @@ class _Verified(NamedTuple):
     """Unix time."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _State:
     keys: KeySet | None
     """None before the first fetch."""
-    verified: dict[str | bytes, _Verified] = field(repr=False)
-    """Verified tokens, oldest first. The key is the token itself, as hashing costs 8 µs; for a long one its hash."""
+    verified: dict[str, _Verified] = field(default_factory=dict, repr=False)
+    """Verified tokens, oldest first. The key is the token itself, as hashing costs 8 µs."""
+    characters: int = 0
+    """How many the verified tokens have together."""
+
+    def keep(self, token: str, verified: _Verified) -> None:
+        """Only one thread may call this at a time."""
+        if token not in self.verified:
+            self.characters += len(token)
+        self.verified[token] = verified
+        while len(self.verified) > _MOST_VERIFIED or self.characters > _MOST_CHARACTERS_VERIFIED:
+            oldest = next(iter(self.verified))
+            del self.verified[oldest]
+            self.characters -= len(oldest)
 
 
 class JsonWebTokens:
@@ -89,7 +100,7 @@ class JsonWebTokens:
         """
         assert settings.keys is not None
         self._settings = settings
-        self._state = _State(None, {})
+        self._state = _State(None)
         self._lock = threading.Lock()  # only taken for a new token
         self._fetcher: KeyFetcher | None = None
         if settings.url is not None:
@@ -134,21 +145,18 @@ class JsonWebTokens:
         if len(token) > _MOST_CHARACTERS or not token.isascii():
             raise CallerUnknownError("the token is not valid: it is too long, or not ASCII")
         state = self._state
-        known_by = token if len(token) <= _MOST_CHARACTERS_KEPT else sha256(token.encode()).digest()
-        found = state.verified.get(known_by)
+        found = state.verified.get(token)
         if found is not None and found.until > time.time():
             return found.principal
         verified = self._verify(token, state.keys)
         with self._lock:
-            if len(state.verified) >= _MOST_VERIFIED:
-                del state.verified[next(iter(state.verified))]
-            state.verified[known_by] = verified
+            state.keep(token, verified)
         return verified.principal
 
     def _use(self, keys: KeySet) -> None:
         if keys == self._state.keys:  # verified tokens stay valid
             return
-        self._state = _State(keys, {})
+        self._state = _State(keys)
         _log.info("JWT keys: %d in use, of %s", len(keys), self._settings.keys)
 
     def _verify(self, token: str, keys: KeySet | None) -> _Verified:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.canary import guard, raises
+from tests.fork_server import BIN
 from tests.support import run
 from userprofile_server.security.tokens import TokenNameError, new_token, read_tokens
 
@@ -146,6 +147,13 @@ class TestNew:
         with raises(TokenNameError, match="lower-case letters, digits"):
             new_token(name, file)
         assert not file.exists()
+
+    @pytest.mark.parametrize("lost", [">/dev/full", ">&-"])
+    def test_one_that_nobody_gets_is_not_in_the_file(self, file: Path, lost: str) -> None:
+        file.write_text(line("batch", SECRET))
+        script = f'"{BIN}/userprofile-server" token new web --tokens {file} {lost}'
+        assert subprocess.run(["/bin/bash", "-c", script], check=False).returncode == 3
+        assert file.read_text() == line("batch", SECRET)
 
     def test_a_wrong_name_is_a_wrong_option(self, file: Path) -> None:
         done = new("Web", file)

@@ -35,15 +35,20 @@ def new(name: str, file: str) -> None:
     under the same name, and delete the line of the old one once nobody uses it.
 
     Exit status: 0 if the token is in the file, 2 for a wrong name, 3 if the file can't be written or isn't one of
-    tokens.
+    tokens, or if the token can't be printed: then the file stays as it was.
     """
     try:
-        made = new_token(name, Path(file))
+        new_token(name, Path(file), _print)
     except TokenNameError as error:
         raise click.BadParameter(str(error), param_hint="'NAME'") from None
     except ValueError as error:
         _fail(str(error))
-    click.echo(made)
+
+
+def _print(token: str) -> None:
+    if sys.stdout is None:
+        raise ValueError("standard output is closed, so nobody would get the token")
+    click.echo(token)
 
 
 @click.group(short_help="Check who may call what.")

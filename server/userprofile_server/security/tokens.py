@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -102,8 +103,10 @@ def read_tokens(path: Path) -> Tokens:
     return Tokens(names)
 
 
-def new_token(name: str, path: Path) -> str:
+def new_token(name: str, path: Path, show: Callable[[str], object] = lambda _token: None) -> str:
     """Returns a new token for `name`, and appends its hash to the file at `path`. Creates the file if it is missing.
+
+    `show` gets the token. If it raises, the hash is removed again: nobody would know whose token it is, or have it.
 
     Raises:
         TokenNameError: `name` isn't valid.
@@ -114,7 +117,7 @@ def new_token(name: str, path: Path) -> str:
     token = PREFIX + secrets.token_urlsafe(32)
     line = f"{name} sha256:{sha256(token.encode()).hexdigest()}\n".encode()
     try:
-        _append(path, line)
+        _append(path, line, lambda: show(token))
     except OSError as error:
         problem = error.strerror or type(error).__name__
     else:
@@ -122,7 +125,7 @@ def new_token(name: str, path: Path) -> str:
     raise ValueError(f"{path} can't be written: {problem}")
 
 
-def _append(path: Path, line: bytes) -> None:
+def _append(path: Path, line: bytes, then: Callable[[], object]) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -140,5 +143,10 @@ def _append(path: Path, line: bytes) -> None:
         os.fsync(descriptor)
         if not os.path.samestat(path.stat(), os.fstat(descriptor)):
             raise ValueError(f"{path} was replaced meanwhile; try again")
+        try:
+            then()
+        except BaseException:
+            os.ftruncate(descriptor, size)
+            raise
     finally:
         os.close(descriptor)

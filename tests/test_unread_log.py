@@ -251,7 +251,7 @@ def test_metadata_that_is_no_text_stays_out_of_the_log(user_store_url: str) -> N
 def test_metadata_that_is_no_text_costs_no_log_record() -> None:
     """On gRPC's own thread, for each of the hundreds of values that a call may have."""
     program = """import logging
-from userprofile_server import logs
+from userprofile_server.telemetry import logs
 logs.configure("debug")
 print(logging.getLogger("grpc._cython.cygrpc").isEnabledFor(logging.ERROR))"""
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == b"False\n"

@@ -7,7 +7,7 @@ from userprofile_server.rpc.executor import Executor
 from userprofile_server.rpc.health import Health
 from userprofile_server.rpc.waiting_calls import WaitingCalls
 from userprofile_server.stores.pool import StorePool
-from userprofile_server.telemetry import logs, metrics
+from userprofile_server.telemetry import metrics
 from userprofile_server.telemetry.snapshot import Gauge, process_gauges
 
 
@@ -31,6 +31,5 @@ def gauges(
             yield (metrics.CERTIFICATE.name, str(file)), not_after.timestamp()
     for file, valid in access.files():
         yield (metrics.FILE_VALID.name, str(file)), valid
-    yield (metrics.LOG_DROPPED.name,), logs.lines_dropped()
     yield metrics.build_key(store=url.partition("://")[0]), 1
     yield from process_gauges()

@@ -32,7 +32,7 @@ from userprofile_server.rpc.whole_requests import WholeRequests
 from userprofile_server.settings import Settings
 from userprofile_server.stores.base import DocumentStore
 from userprofile_server.stores.pool import StorePool
-from userprofile_server.telemetry import metrics
+from userprofile_server.telemetry import logs, metrics
 from userprofile_server.telemetry.metrics_server import MetricsServer
 from userprofile_server.telemetry.page import Page
 from userprofile_server.telemetry.recorder import Recorder
@@ -214,7 +214,9 @@ class UserProfileServer:
             access=self._access,
             url=self._settings.store.url,
         )
-        return Snapshot(self._recorder.totals(), list(found))
+        totals = self._recorder.totals()
+        totals.counters[metrics.LOG_DROPPED.name,] = logs.lines_dropped()
+        return Snapshot(totals, list(found))
 
     def stop(self, grace: float | None = None, *, delay: float | None = None) -> None:
         """Drains: reports NOT_SERVING, stops accepting calls, waits for calls in progress, and closes everything.

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 
 from userprofile_server.processes.spawned import Spawned
-from userprofile_server.telemetry import metrics
+from userprofile_server.telemetry import logs, metrics
 from userprofile_server.telemetry.page import Page
 from userprofile_server.telemetry.recorder import Totals
 from userprofile_server.telemetry.snapshot import Gauge
@@ -45,7 +45,7 @@ class Measurements:
     def publish(self, servers: Iterable[Spawned], current: Iterable[Spawned]) -> None:
         """Publishes the totals of all servers, and the gauges of those that are not about to be replaced."""
         own = Totals()
-        own.counters = {_RESTARTS: 0}
+        own.counters = {_RESTARTS: 0, _LOG_DROPPED: logs.lines_dropped()}
         serving = [server for server in current if server.address is not None]
         self._published = (
             [own, self._ended, *(server.snapshot.totals for server in servers)],
@@ -58,4 +58,4 @@ class Measurements:
         return Page(totals, gauges)
 
 
-_RESTARTS = (metrics.PROCESS_ENDS.name,)
+_RESTARTS, _LOG_DROPPED = (metrics.PROCESS_ENDS.name,), (metrics.LOG_DROPPED.name,)

@@ -96,7 +96,6 @@ LOG_DROPPED = Metric(
     "userprofile_log_lines_dropped_total",
     "counter",
     "Lines of the log that were lost, because standard error was not read.",
-    _PROCESS,
 )
 PROCESS_ENDS = Metric(
     "userprofile_process_restarts_total", "counter", "Server processes that ended unasked, and are started again."

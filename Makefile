@@ -227,9 +227,10 @@ format: setup ## Bring the code into its style
 types: setup ## Check the types of everything, tests and benchmarks too
 	@$(BIN)/mypy
 
-docs: setup ## Write the tables of the README and of docs/ anew, from the code and from what was measured
+docs: setup ## Write the tables of the README and of docs/ and the dashboard anew, from the code and from what was measured
 	@$(BIN)/python docs/update_readme.py
 	@$(BIN)/python docs/capacity.py
+	@$(BIN)/python deploy/prometheus/update_dashboard.py
 
 lock: ## Choose all versions anew: the newest that pyproject.toml allows
 	@$(PYTHON) -m venv --clear build/lock

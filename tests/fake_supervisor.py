@@ -10,6 +10,7 @@ from userprofile_server.processes.plan import Plan
 from userprofile_server.processes.supervisor import Supervisor
 from userprofile_server.settings import ServerSettings, Settings
 from userprofile_server.stores.settings import StoreSettings
+from userprofile_server.telemetry.logs import LogSettings
 
 COMMAND = (sys.executable, "-c", "import tests.fake_server as fake; fake.main()")
 
@@ -39,4 +40,4 @@ def supervise(does: str, *later: str, command: Sequence[str] = COMMAND) -> None:
     def work(events: signals.Events) -> int:
         return Supervisor(plan(does), events, reload=functools.partial(next, plans), command=command).run()
 
-    process.run(work, log_level="info", name="supervisor")
+    process.run(work, log=LogSettings(format="text"), name="supervisor")

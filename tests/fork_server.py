@@ -52,6 +52,8 @@ SERVERS = {
     "import tests.fake_server as fake; fake.main()": "tests.fake_server",
 }
 """The same of the processes that supervisors start, by the last word of the command."""
+DEFAULTS = {"USERPROFILE_SERVER_DRAIN_DELAY": "0", "USERPROFILE_SERVER_LOG_FORMAT": "text"}
+"""What programs get in their environment."""
 
 _STATUS = struct.Struct("!i")
 _Popen = subprocess.Popen
@@ -62,9 +64,9 @@ def start(
 ) -> "subprocess.Popen[bytes] | Forked":
     """Starts a program of ours, with pipes for its streams, and `env` on top of this process's environment.
 
-    Its drain begins at once, unless `env` says otherwise.
+    Its drain begins at once, and its log is text, unless `env` says otherwise.
     """
-    environment = {**os.environ, "USERPROFILE_SERVER_DRAIN_DELAY": "0", **env}
+    environment = {**os.environ, **DEFAULTS, **env}
     if fork and program in PROGRAMS and _early(environment) == _early(dict(os.environ)):
         name, main = PROGRAMS[program]
         return _fork_server(name).start(main, [str(BIN / program), *map(str, args)], environment)

@@ -19,6 +19,7 @@ from tests.supervised import Supervised
 from tests.support import GetUser, ServerProcess, documents_in, eventually
 from userprofile import UserProfileClient, UserProfileError
 from userprofile_server.telemetry import logs
+from userprofile_server.telemetry.log_format import TextFormatter
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "clients").glob("*/README.md"))]
@@ -80,7 +81,7 @@ class Unwritten(logs.LogWriter):
 
 def repeated() -> list[str]:
     """What is logged of an error of calls that goes on and on."""
-    writer = Unwritten()
+    writer = Unwritten(TextFormatter())
     handler = logs._QueueHandler(writer, count_repeats=True)
     for _ in range(3):
         record = logging.LogRecord(
@@ -97,7 +98,7 @@ def repeated() -> list[str]:
 
 def dropped() -> list[str]:
     """What is logged once somebody reads again."""
-    writer = Unwritten()
+    writer = Unwritten(TextFormatter())
     for _ in range(20):
         writer.put(b"x" * (logs.QUEUE_BYTES + 1))
     writer.put(b"x\n")
@@ -106,11 +107,13 @@ def dropped() -> list[str]:
 
 def test_the_debugging_guides(user_store_url: str) -> None:
     with (
-        ServerProcess(user_store_url, "--log-level", "debug") as server,
+        ServerProcess(user_store_url, "--log-level", "debug", "--log-calls", "1") as server,
         grpc.insecure_channel(server.address) as channel,
     ):
         GetUser(channel).error("nobody", metadata=[("x-request-id", "trace-2")])
-        eventually(lambda: "trace-2" in server.stderr, "logged")  # by a thread of its own; leaving the block kills it
+        eventually(
+            lambda: "[trace-2] call" in server.stderr, "logged"
+        )  # by a thread of its own; leaving the block kills it
     log = [*server.stderr.splitlines(), *repeated(), *dropped()]
     for quote in quotes(GUIDE):
         assert is_in(quote, log), quote

@@ -41,6 +41,8 @@ def samples(setting: Setting) -> list[Any]:
         return [True, False, True]
     if setting.kind is int:
         return [setting.field.default + more for more in (1, 2, 3)]
+    if setting.name == "log_calls":
+        return [0.25, 0.5, 1]
     if setting.kind is float:
         return [setting.field.default + more for more in (1.5, 2.5)] + [int(setting.field.default) + 4]
     if get_origin(setting.field.annotation) is Literal:

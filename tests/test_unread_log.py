@@ -41,6 +41,8 @@ def serving(url: str, stderr: object, *args: str, stdout: object = subprocess.PI
         "127.0.0.1:0",
         "--drain-delay",
         "0",
+        "--log-format",
+        "text",
         *args,
     ]
     process = subprocess.Popen(command, stdout=stdout, stderr=stderr)  # type: ignore[call-overload]
@@ -116,9 +118,11 @@ CALLS: list[tuple[Callable[[grpc.Channel], object], object]] = [
 
 
 @pytest.mark.parametrize("level", ["debug", "info"])
-def test_calls_that_fail_get_their_errors_and_the_drain_ends(store_url: str, level: str) -> None:
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_calls_that_fail_get_their_errors_and_the_drain_ends(store_url: str, level: str, form: str) -> None:
     documents_in(store_url, {"broken": {"disabled": "yes"}})
-    with pipe_that_is_full() as (_, full), serving(store_url, full, "--log-level", level) as server:
+    flags = ["--log-level", level, "--log-format", form, "--log-calls", "1"]
+    with pipe_that_is_full() as (_, full), serving(store_url, full, *flags) as server:
         with grpc.insecure_channel(server.address) as channel:
             for call, outcome in CALLS:
                 assert [call(channel) for _ in range(50)] == [outcome] * 50, call.__name__
@@ -252,7 +256,7 @@ def test_metadata_that_is_no_text_costs_no_log_record() -> None:
     """On gRPC's own thread, for each of the hundreds of values that a call may have."""
     program = """import logging
 from userprofile_server.telemetry import logs
-logs.configure("debug")
+logs.configure(logs.LogSettings())
 print(logging.getLogger("grpc._cython.cygrpc").isEnabledFor(logging.ERROR))"""
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == b"False\n"
 

@@ -89,16 +89,16 @@ def serve(ctx: click.Context, /, **values: Any) -> None:
     output can't be used, or if no process stays up.
     """
     plan = _plan(values)
-    log_level = plan.settings.log.level
+    log = plan.settings.log
     # Imported here, because the supervisor must not import gRPC, which takes 25 MB.
     if plan.processes == 1:
         from userprofile_server.serve import serve
 
-        process.run(partial(serve, plan.settings), log_level=log_level)
+        process.run(partial(serve, plan.settings), log=log)
     else:
         from userprofile_server.processes.supervisor import supervise
 
-        process.run(partial(supervise, plan, _reading_again(ctx)), log_level=log_level, name="supervisor")
+        process.run(partial(supervise, plan, _reading_again(ctx)), log=log, name="supervisor")
 
 
 def _plan(values: dict[str, Any]) -> Plan:

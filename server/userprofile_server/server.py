@@ -19,13 +19,16 @@ from userprofile_server.listeners import Listener, listed
 from userprofile_server.readiness import Readiness
 from userprofile_server.rpc import health, service
 from userprofile_server.rpc.backlog import Backlog
+from userprofile_server.rpc.call_log import CallLog
+from userprofile_server.rpc.call_metrics import CallMetrics
 from userprofile_server.rpc.credentials import server_credentials
 from userprofile_server.rpc.executor import Executor
 from userprofile_server.rpc.health import Health
 from userprofile_server.rpc.pipeline import Pipeline, build_stages
 from userprofile_server.rpc.reflection import Reflection
 from userprofile_server.rpc.service import UserProfileService
-from userprofile_server.rpc.stages.telemetry import telemetry
+from userprofile_server.rpc.stages import Method
+from userprofile_server.rpc.stages.telemetry import CallObserver, telemetry
 from userprofile_server.rpc.transport import channel_arguments
 from userprofile_server.rpc.waiting_calls import Reaper, WaitingCalls
 from userprofile_server.rpc.whole_requests import WholeRequests
@@ -138,8 +141,8 @@ class UserProfileServer:
             options=channel_arguments(limits, share_port=share_port),
         )
         servicer = UserProfileService(self._stores.current, store_timeout=settings.store.timeout)
-        measure = telemetry(self._recorder, self._executor.queued_at) if self._recorder is not None else None
-        pipeline = Pipeline(self._grpc, build_stages(authorize=self._access.authorize, telemetry=measure))
+        observe = telemetry(self._call_observers(), self._executor.queued_at)
+        pipeline = Pipeline(self._grpc, build_stages(authorize=self._access.authorize, telemetry=observe))
         pipeline.add(service.SERVICE, servicer)
         pipeline.add(health.SERVICE, self._health, executor=self._health.executor)
         for described in self._reflection.services:
@@ -149,7 +152,7 @@ class UserProfileServer:
             self._health_grpc = grpc.server(
                 self._health.executor, options=channel_arguments(limits, share_port=share_port)
             )
-            Pipeline(self._health_grpc, build_stages(telemetry=measure)).add(
+            Pipeline(self._health_grpc, build_stages(telemetry=observe)).add(
                 health.SERVICE, self._health, executor=self._health.executor
             )
 
@@ -247,6 +250,14 @@ class UserProfileServer:
     def _page(self) -> Page:
         snapshot = self.snapshot()
         return Page([snapshot.totals], {"1": snapshot.gauges})
+
+    def _call_observers(self) -> list[Callable[[Method], CallObserver]]:
+        observers: list[Callable[[Method], CallObserver]] = []
+        if self._recorder is not None:
+            observers.append(functools.partial(CallMetrics, self._recorder))
+        if self._settings.log.calls > 0:
+            observers.append(functools.partial(CallLog, self._settings.log.calls))
+        return observers
 
     def _record_file(self, file: Path, valid: bool) -> None:
         if self._recorder is not None:

@@ -67,7 +67,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # `pkill -HUP` means the supervisor, which replaces this process
     process.run(
         functools.partial(child.run, others),
-        log_level=child.settings.log.level,
+        log=child.settings.log,
         name=f"process {order.number}, pid {os.getpid()}",
     )
 

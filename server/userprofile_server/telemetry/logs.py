@@ -1,4 +1,4 @@
-"""Logs: one line per event on stderr, with the request id of its call.
+"""Logs: one line per event on stderr, as text or JSON, with the request id of its call.
 
 Logging never blocks: lines go into a bounded queue, and one thread writes them. If nobody reads stderr, lines are
 dropped and counted; calls, the drain and the exit of the process go on.
@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import Field
 
 from userprofile_server.settings_base import Group
-from userprofile_server.telemetry import call
+from userprofile_server.telemetry.log_format import Formatter, add_call, formatter
 
 QUEUE_BYTES = 1024 * 1024
 """The maximum size of queued lines, in bytes: about ten thousand lines."""
@@ -38,8 +38,6 @@ _STDERR = 2
 
 _writer: "LogWriter | None" = None
 
-_FORMAT = "%(asctime)s %(levelname)-7s {process}%(name)s [%(request_id)s] %(message)s"
-
 
 class LogSettings(Group):
     """What is logged."""
@@ -48,20 +46,33 @@ class LogSettings(Group):
         default="info",
         description="The lowest level that is logged, to stderr. Usernames appear at debug only, hashes never.",
     )
+    format: Literal["auto", "text", "json"] = Field(
+        default="auto",
+        description="The form of log lines: text, or JSON, one object per line. auto: text on a terminal, else JSON.",
+    )
+    calls: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description=(
+            "The fraction of successful calls that are logged, at level info; above 0, failed calls are logged too,"
+            " and counted when they repeat. Health checks only if they fail."
+        ),
+    )
 
 
-def configure(level: str, process: str | None = None) -> "LogWriter":
-    """Writes our own logs from `level`, the libraries' warnings and everything printed to `sys.stderr` to stderr.
+def configure(settings: LogSettings, process: str | None = None) -> "LogWriter":
+    """Writes our own logs, the libraries' warnings and everything printed to `sys.stderr` to stderr.
 
     `LogWriter.close` writes the rest. At debug level every event is logged, however often it happens. `process` is this
     process's name, for each line, if several processes share one log.
     """
     global _writer
-    writer = _writer = LogWriter(process)
-    handler = _QueueHandler(writer, count_repeats=level != "debug")
+    writer = _writer = LogWriter(formatter(settings.format, process, on_terminal=os.isatty(_STDERR)))
+    handler = _QueueHandler(writer, count_repeats=settings.level != "debug")
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)
-    logging.getLogger("userprofile_server").setLevel(level.upper())
+    logging.getLogger("userprofile_server").setLevel(settings.level.upper())
     # It logs each metadata value that isn't UTF-8, with the value, which may be a token. A filter would still leave the
     # cost of a log record, on gRPC's own thread, for each of the hundreds of values that a call may have.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
@@ -82,9 +93,9 @@ class LogWriter:
     Uses `os.write`, without a lock: a thread that is stuck in it holds nothing that Python needs to exit.
     """
 
-    def __init__(self, process: str | None = None) -> None:
-        """Accepts lines from now on; `start` begins to write them. Each contains the name `process`."""
-        self.formatter = logging.Formatter(_FORMAT.format(process=f"[{process}] " if process else ""))
+    def __init__(self, formatter: Formatter) -> None:
+        """Accepts lines from now on; `start` begins to write them. `formatter` makes those of records."""
+        self.formatter = formatter
         # SimpleQueue.put is reentrant: a destructor or a signal handler may call it during another put.
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._lock = threading.RLock()  # never held during a write
@@ -158,7 +169,7 @@ class LogWriter:
         lines = "1 log line was" if count == 1 else f"{count} log lines were"
         text = f"{lines} dropped, because standard error was not read"
         record = logging.LogRecord(__name__, logging.WARNING, "", 0, text, None, None)
-        record.request_id = "-"
+        record.request_id = "-"  # whichever call's thread notices it
         return _encode(self.formatter.format(record) + "\n")
 
 
@@ -210,7 +221,7 @@ class _Stderr(io.TextIOBase):
     def write(self, text: str) -> int:
         complete, newline, begun = (getattr(self._begun, "text", "") + text).rpartition("\n")
         if newline:
-            self._writer.put(_encode(complete + newline))
+            self._writer.put(_encode(self._writer.formatter.printed(complete + newline)))
         self._begun.text = begun
         return len(text)
 
@@ -234,7 +245,7 @@ class _QueueHandler(logging.Handler):
                 self._put(record)
 
     def _put(self, record: logging.LogRecord) -> None:
-        record.request_id = call.current.get().request_id
+        add_call(record)
         try:
             self._writer.put(_encode(self.format(record) + "\n"))
         except Exception:  # noqa: BLE001, like logging's own handlers: a wrong format mustn't fail a call

@@ -1,75 +1,79 @@
-"""The stage that records every call: when it began, how long it took, how it ended."""
+"""The stage that observes every call: when it began, how long it took, how it ended."""
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import grpc
 
 from userprofile_server.rpc.stages import Handler, Method, Stage
-from userprofile_server.telemetry import call, metrics
-from userprofile_server.telemetry.recorder import Recorder
+from userprofile_server.telemetry import call
+from userprofile_server.telemetry.call import Call
 
 
-def telemetry(recorder: Recorder, queued_at: Callable[[], float | None]) -> Stage:
-    """Returns the stage. `queued_at` returns when the calling thread's call was queued, by the monotonic clock.
+class CallObserver(Protocol):
+    """What is done with the calls of one method: counting them, logging them. On each call's way, so it never waits."""
 
-    A call is recorded when its handler has ended. A streaming method's handler returns at once, so its calls are
-    recorded when they end.
+    def started(self) -> None:
+        """A call was started."""
+
+    def ended(self, call: Call, code: grpc.StatusCode, seconds: float, queued: float | None) -> None:
+        """A call has ended, `seconds` after it was queued. `queued` of them it waited for a worker; None without."""
+
+
+def telemetry(
+    observers: Sequence[Callable[[Method], CallObserver]], queued_at: Callable[[], float | None]
+) -> Stage | None:
+    """Returns the stage; None if nobody observes.
+
+    A call has ended when its handler has. A streaming method's handler returns at once, so its calls end when the
+    stream does.
+
+    Args:
+        observers: Make the observers of a method.
+        queued_at: Returns when the calling thread's call was queued, by the monotonic clock.
     """
 
     def with_telemetry(method: Method, handle: Handler) -> Handler:
-        service = method.containing_service.full_name
-        labels = (_type_of(method), service, method.name)
-        started = (metrics.STARTED.name, *labels)
-        ended = {code: (metrics.HANDLED.name, *labels, code.name) for code in grpc.StatusCode}
-        recorder.count(started, 0)
+        observing = [observer(method) for observer in observers]
 
-        def handle_recorded(request: object, context: grpc.ServicerContext) -> object:
-            recorder.count(started)
+        def handle_observed(request: object, context: grpc.ServicerContext) -> object:
             began = time.monotonic()
-            if (queued := queued_at()) is not None:
-                recorder.observe(_QUEUED, began - queued)
-                began = queued
+            for observer in observing:
+                observer.started()
+            queued_since = queued_at()
+            queued = None if queued_since is None else began - queued_since
             try:
                 return handle(request, context)
             finally:
-                recorder.observe(ended[_code(context)], time.monotonic() - began)
-                if (reason := call.current.get().reason) is not None:
-                    recorder.count((metrics.ERRORS.name, service, method.name, reason))
+                seconds = time.monotonic() - (began if queued_since is None else queued_since)
+                current, code = call.current.get(), _code(context)
+                for observer in observing:
+                    observer.ended(current, code, seconds, queued)
 
-        def handle_recorded_stream(request: object, context: grpc.ServicerContext) -> object:
-            recorder.count(started)
+        def handle_observed_stream(request: object, context: grpc.ServicerContext) -> object:
             began = time.monotonic()
+            for observer in observing:
+                observer.started()
+            current = call.current.get()  # the stream ends on another thread
 
             def end() -> None:
                 code = _code(context, grpc.StatusCode.CANCELLED)  # if the caller has ended the stream
-                recorder.observe(ended[code], time.monotonic() - began)
+                for observer in observing:
+                    observer.ended(current, code, time.monotonic() - began, None)
 
             try:
                 return handle(request, context)
             finally:
-                if (reason := call.current.get().reason) is not None:
-                    recorder.count((metrics.ERRORS.name, service, method.name, reason))
                 if not context.add_callback(end):
                     end()
 
-        return handle_recorded_stream if method.server_streaming else handle_recorded
+        return handle_observed_stream if method.server_streaming else handle_observed
 
-    return with_telemetry
-
-
-_QUEUED = (metrics.QUEUED.name,)
+    return with_telemetry if observers else None
 
 
 def _code(context: Any, otherwise: grpc.StatusCode = grpc.StatusCode.OK) -> grpc.StatusCode:
     """Returns the status that the handler has set, `otherwise` if none."""
     code: grpc.StatusCode | None = context.code()
     return otherwise if code is None else code
-
-
-def _type_of(method: Method) -> str:
-    """Returns the type of a method as go-grpc-middleware calls it."""
-    if method.client_streaming:
-        return "bidi_stream" if method.server_streaming else "client_stream"
-    return "server_stream" if method.server_streaming else "unary"

@@ -35,7 +35,8 @@ def guard(secret: str) -> str:
 
 def look(place: str, found: object) -> None:
     """Notes a sighting if a canary is in `found`, which may be text, bytes, a message or an exception."""
-    if any(needle in text for text in _texts(found) for needle in _NEEDLES):
+    needles = tuple(_NEEDLES)  # other threads may add some
+    if any(needle in text for text in _texts(found) for needle in needles):
         sightings.append(place)
 
 

@@ -9,19 +9,22 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 import pytest
 
 from tests.authority import Authority
-from tests.issuer import AUDIENCE, ISSUER, SigningKey, key_set
-from tests.support import ServerProcess, documents_in, eventually
+from tests.issuer import AUDIENCE, ISSUER, IssuerServer, SigningKey, key_set
+from tests.support import ServerProcess, documents_in, eventually, settings_for
 from userprofile import TLS, UserProfileClient, UserProfileError
+from userprofile_server.security import json_web_tokens
+from userprofile_server.security.json_web_tokens import JsonWebTokens
 from userprofile_server.security.tokens import new_token
+from userprofile_server.server import UserProfileServer
 
 TIMES = int(os.environ.get("TIMES", "10"))
 CALLERS = 16
@@ -80,7 +83,14 @@ def server(files: Files) -> Iterator[ServerProcess]:
         yield running
 
 
-def address(server: ServerProcess, scheme: str) -> str:
+class Listening(Protocol):
+    """A server, by the lines that say where it listens."""
+
+    @property
+    def address(self) -> str: ...
+
+
+def address(server: Listening, scheme: str) -> str:
     line = next(line for line in server.address.splitlines() if f"{scheme}://" in line and f"m{scheme}://" not in line)
     return f"localhost:{line.rpartition(':')[2]}"
 
@@ -138,20 +148,20 @@ def code_of(client: UserProfileClient) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
-def by_token(server: ServerProcess, files: Files, token: Any) -> UserProfileClient:
+def by_token(server: Listening, files: Files, token: Any) -> UserProfileClient:
     return UserProfileClient(address(server, "tls"), tls=TLS(ca=files / "ca.pem"), token=token, timeout=30)
 
 
-def by_certificate(server: ServerProcess, files: Files, name: str, **options: Any) -> UserProfileClient:
+def by_certificate(server: Listening, files: Files, name: str, **options: Any) -> UserProfileClient:
     tls = TLS(ca=files / "ca.pem", certificate=files / f"{name}.pem", key=files / f"{name}.key")
     return UserProfileClient(address(server, "mtls"), tls=tls, **{"timeout": 30, **options})
 
 
-def token_is_valid(server: ServerProcess, files: Files, token: str) -> bool:
+def token_is_valid(server: Listening, files: Files, token: str) -> bool:
     return code_of(by_token(server, files, token)) is grpc.StatusCode.OK
 
 
-def token_is_refused(server: ServerProcess, files: Files, token: str) -> bool:
+def token_is_refused(server: Listening, files: Files, token: str) -> bool:
     return code_of(by_token(server, files, token)) is grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -231,3 +241,51 @@ def test_the_issuers_keys(server: ServerProcess, files: Files) -> None:
             load.more(3 * CALLERS)
             files.replace("keys.json", key_set(new.public()))
             eventually(partial(token_is_refused, server, files, old.token(sub="a-caller")), "the old key is refused")
+
+
+class InThisProcess(NamedTuple):
+    """A server in this process, so that it can be told to fetch more often than once a minute."""
+
+    address: str
+
+
+def test_the_issuers_keys_at_a_url(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New keys are published before they sign, old ones go; in between the issuer is down, and nobody notices."""
+    often = partial(JsonWebTokens, refresh_seconds=2.0, ask_seconds=1.0)
+    monkeypatch.setattr(json_web_tokens, "JsonWebTokens", often)
+    url, key = f"sqlite:///{files / 'users.db'}", files.key
+    documents_in(url, {"johndoe": {"full_name": "John Doe"}})
+    with IssuerServer(files.folder, key_set(key.public())) as issuer, ExitStack() as stack:
+        settings = settings_for(
+            url,
+            listen="tls://127.0.0.1:0",
+            tls_certificate=str(files / "server.pem"),
+            tls_key=str(files / "server.key"),
+            policy=str(files / "policy.json"),
+            jwt_keys=issuer.url,
+            jwt_ca=str(issuer.authorities),
+            jwt_issuer=ISSUER,
+            jwt_audience=AUDIENCE,
+            jwt_leeway=0.0,
+        )
+        server = InThisProcess(stack.enter_context(UserProfileServer(settings)))
+        token = files.key.token(sub="a-caller")
+        eventually(partial(token_is_valid, server, files, token), "the keys are here")
+        load = Load(lambda: by_token(server, files, lambda: token))
+        with load.running():
+            for number in range(1, TIMES + 1):
+                old, new = key, SigningKey("ES256", f"key {number}")
+                by_old, by_new = token, new.token(sub="a-caller")
+                issuer.content = key_set(old.public(), new.public())
+                eventually(partial(token_is_valid, server, files, by_new), "the new key is known")
+                key, token = new, by_new
+                fetches, issuer.status = issuer.fetches, 503
+                eventually(partial(fetched, issuer, fetches), "the issuer is asked in vain")
+                load.more(3 * CALLERS)
+                issuer.status, issuer.content = 200, key_set(new.public())
+                eventually(partial(token_is_refused, server, files, by_old), "the old key is refused")
+            print(f"{issuer.fetches} fetches")
+
+
+def fetched(issuer: IssuerServer, before: int) -> bool:
+    return issuer.fetches > before + 1

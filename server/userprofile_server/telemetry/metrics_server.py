@@ -3,20 +3,26 @@
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from userprofile.printable import printable
 from userprofile_server.listen import ListenAddress, ListenError
 from userprofile_server.telemetry.page import Page
 
 _log = logging.getLogger(__name__)
 
-_MOST_CONNECTIONS = 16
-"""Open connections at a time. Prometheus opens one; further ones are closed at once, so that none holds up a thread."""
+_MOST_WAITING = 16
+"""Connections whose request has not arrived, at a time. Another one ends the oldest: it may be Prometheus's."""
+
+_MOST_CONNECTIONS = 64
+"""Open connections at a time, each with a thread. Further ones are closed at once."""
 
 _SECONDS = 5.0
-"""Seconds that a client may take to send its request or to read the response."""
+"""Seconds that a client may take to send its request, and then to read the response."""
 
 
 class MetricsServer:
@@ -48,9 +54,12 @@ class MetricsServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128  # of connections that the system holds; with 5, others would delay Prometheus by seconds
 
     def __init__(self, address: ListenAddress, page: Callable[[], Page]) -> None:
         self.page = page
+        self.waiting: dict[Any, float] = {}
+        """Connections whose request has not arrived, the oldest first, with the time until which they may wait."""
         self._connections = threading.BoundedSemaphore(_MOST_CONNECTIONS)
         found = next((each for each in address.resolve() if each.can_bind()), None)
         if found is None:
@@ -72,20 +81,35 @@ class _Server(ThreadingHTTPServer):
         if not self._connections.acquire(blocking=False):
             self.shutdown_request(request)
             return
+        self.waiting[request] = time.monotonic() + _SECONDS
+        self._end(list(self.waiting)[:-_MOST_WAITING])
         try:
             super().process_request(request, client_address)
         except RuntimeError:  # the system refuses another thread
-            self._connections.release()
+            self._forget(request)
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        late = threading.Timer(_SECONDS, self.shutdown_request, [request])
-        late.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
-            late.cancel()
-            self._connections.release()
+            self._forget(request)
+
+    def service_actions(self) -> None:
+        """Ends what has waited for too long. `serve_forever` calls it twice a second."""
+        now = time.monotonic()
+        self._end([request for request, until in list(self.waiting.items()) if now >= until])
+
+    def _forget(self, request: Any) -> None:
+        self.waiting.pop(request, None)
+        self._connections.release()
+
+    def _end(self, requests: list[Any]) -> None:
+        """Ends connections, so that their threads end."""
+        for request in requests:
+            self.waiting.pop(request, None)
+            with suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, _request: Any, _client_address: Any) -> None:
         _log.debug("a request for metrics failed", exc_info=True)
@@ -95,8 +119,10 @@ class _Request(BaseHTTPRequestHandler):
     server: _Server
     server_version = "userprofile"
     sys_version = ""
+    timeout = _SECONDS  # for the response: all of it is one write
 
     def do_GET(self) -> None:
+        self.server.waiting.pop(self.connection, None)
         if self.path.partition("?")[0] != "/metrics":
             self.send_error(404, explain="the metrics are at /metrics")
             return
@@ -108,4 +134,4 @@ class _Request(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        _log.debug(format, *args)
+        _log.debug("%s", printable(format % args))

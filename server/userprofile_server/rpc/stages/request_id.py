@@ -1,4 +1,4 @@
-"""The first stage: gives every call a request id, the caller's own or a new one, and returns it."""
+"""The first stage: gives every call a request id, the caller's own or a new one, and finds the trace it belongs to."""
 
 import itertools
 import re
@@ -7,7 +7,7 @@ import secrets
 import grpc
 
 from userprofile_server.rpc.stages import Handler, Method, add_trailing_metadata
-from userprofile_server.telemetry import call
+from userprofile_server.telemetry import call, trace_context
 
 METADATA_KEY = "x-request-id"
 
@@ -23,16 +23,26 @@ def with_request_id(_method: Method, handle: Handler) -> Handler:
     """Takes the id from the call's metadata or makes one, and returns it in the trailing metadata."""
 
     def handle_with_request_id(request: object, context: grpc.ServicerContext) -> object:
-        request_id = _from_caller(context) or f"{_PROCESS}{next(_numbers):016x}"
-        call.current.set(call.Call(request_id))
+        request_id, trace_id = _received(context)
+        request_id = request_id or f"{_PROCESS}{next(_numbers):016x}"
+        call.current.set(call.Call(request_id, trace_id))
         add_trailing_metadata(context, (METADATA_KEY, request_id))
         return handle(request, context)
 
     return handle_with_request_id
 
 
-def _from_caller(context: grpc.ServicerContext) -> str | None:
+def _received(context: grpc.ServicerContext) -> tuple[str | None, str | None]:
+    """Returns the request id and the trace id that the caller has sent, each None if there is none or it isn't valid.
+
+    The first request id counts, and the last trace: gRPC drops the others.
+    """
+    request_id = traceparent = None
     for key, value in context.invocation_metadata():
-        if key == METADATA_KEY:
-            return value if isinstance(value, str) and _ACCEPTED.fullmatch(value) else None
-    return None
+        if key == METADATA_KEY and request_id is None:
+            request_id = value
+        elif key == trace_context.METADATA_KEY:
+            traceparent = value
+    if request_id is not None and not (isinstance(request_id, str) and _ACCEPTED.fullmatch(request_id)):
+        request_id = None
+    return request_id, trace_context.trace_id_of(traceparent) if isinstance(traceparent, str) else None

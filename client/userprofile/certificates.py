@@ -6,6 +6,7 @@ for the password of an encrypted key, skips unreadable content, and reports othe
 
 import base64
 import math
+import os
 import re
 import ssl
 import stat
@@ -188,14 +189,17 @@ def _refuse_encrypted(path: Path | str) -> NoReturn:
 
 
 def _read(path: Path | str, purpose: str) -> bytes:
-    path = Path(path)
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
-        _refuse(path, purpose, "it is a folder")
-    if not stat.S_ISREG(mode):  # the file is read more than once
-        _refuse(path, purpose, "it is a pipe or a device, not a file")
-    with path.open("rb") as file:
-        content = file.read(_MAX_BYTES + 1)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # otherwise opening a pipe could take forever
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            _refuse(path, purpose, "it is a folder")
+        if not stat.S_ISREG(mode):  # the file is read more than once
+            _refuse(path, purpose, "it is a pipe or a device, not a file")
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(_MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if not content.strip():
         _refuse(path, purpose, "it is empty")
     if len(content) > _MAX_BYTES:

@@ -153,6 +153,18 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
             read_authorities(path)
 
 
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    before = (tmp_path / "file").stat()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", lambda _path: before)  # what was there a moment ago
+        with raises(CertificateError, match="a pipe or a device"):
+            read_authorities(tmp_path / "pipe")
+
+
 def test_the_command_line_never_prompts_for_a_password(files: MadeFiles) -> None:
     """In a session without a terminal, where OpenSSL would prompt on standard input."""
     for name in ("encrypted.key", "encrypted traditionally.key"):

@@ -32,6 +32,7 @@ BELOW = {
     f"{SERVER}.check": {"errors", "rpc", "security", "stores"},
     f"{SERVER}.settings": {"limits", "listen", "listeners", "security", "settings_base", "stores", "telemetry"},
     f"{SERVER}.process": {"signals", "telemetry"},
+    f"{SERVER}.top": {"listen", "signals", "telemetry"},
 }
 """What the parts of the server may import of it. What isn't named here puts the parts together: server.py, cli.py."""
 

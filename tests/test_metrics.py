@@ -287,10 +287,12 @@ def test_a_client_that_waits_is_disconnected(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(metrics_server, "_SECONDS", 0.1)
     server = MetricsServer(ListenAddress("127.0.0.1", 0), lambda: Page([], {}))
     server.start()
+    threads = threading.active_count()
     try:
         with socket.create_connection((server.address.host, server.address.port or 0), timeout=WAIT) as connection:
             connection.sendall(b"GET /metr")
             assert connection.recv(1) == b""
+            eventually(lambda: threading.active_count() <= threads, "its thread has ended")
     finally:
         server.stop()
 

@@ -1,4 +1,4 @@
-"""The operators' command line: `userprofile-server serve`, `import` and `check`; see also callers_cli.py."""
+"""The operators' command line: `userprofile-server serve`, `import` and `check`; see also callers_cli.py and top/."""
 
 import sys
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from userprofile_server.settings_cli import load, options
 from userprofile_server.signals import EXIT_FAILED
 from userprofile_server.stores import backend_of, check_url, open_store
 from userprofile_server.stores.settings import StorageSettings
+from userprofile_server.top.command import top
 
 S = TypeVar("S", bound=StorageSettings)
 
@@ -60,6 +61,7 @@ def cli() -> None:
 
 cli.add_command(callers_cli.token)
 cli.add_command(callers_cli.policy)
+cli.add_command(top)
 
 
 class _Serve(click.Command):

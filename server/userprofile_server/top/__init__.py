@@ -1,0 +1,1 @@
+"""`userprofile-server top`: what the metrics of a running server say, in a terminal."""

@@ -63,7 +63,7 @@ $(DEMO_STORE): demo/users.jsonl | setup-serve
 	@$(BIN)/userprofile-server import demo/users.jsonl --store sqlite:///$@
 	@touch $@
 
-check: ## Run everything that CI runs, for half an hour (needs Go, Java, Maven, Node, and nginx or root)
+check: ## Run everything that CI runs, for half an hour (needs Go, Java, Maven, Node, Rust, and nginx or root)
 	@.ci/run
 
 # Eight workers on two cores, because tests mostly wait.
@@ -101,6 +101,11 @@ test-clients: setup $(BUF) $(GOOGLEAPIS) ## Try the Go, Node and Java clients on
 	@npm run --prefix clients/node --silent lint -- --log-level warn
 	@cd clients/go && go generate . && test -z "$$(gofmt -l .)" && go vet ./...
 	@$(BIN)/python -m pytest tests/external/check_clients.py
+
+.PHONY: test-conformance
+test-conformance: setup $(BUF) $(GOOGLEAPIS) ## Judge the clients of all languages by the same cases (needs Go, Java, Maven, Node and Rust)
+	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
+	@$(BIN)/python -m pytest tests/external/check_conformance.py -p no:xdist
 
 .PHONY: test-floods
 test-floods: setup ## Attack a server in all ways, for a minute and a half, and print what others notice

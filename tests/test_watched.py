@@ -131,6 +131,28 @@ class TestChanges:
         assert number.current == Number(9)
         assert len(reads) == 2
 
+    @pytest.mark.usefixtures("_soon")
+    def test_a_file_that_changes_all_the_time_is_said_once_and_read_when_it_does_not(
+        self, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        number = Watched("the number", [path], lambda: Number.read(path))
+
+        def change() -> bool:
+            write(path, 2)
+            number.check()
+            return bool(logged(caplog))
+
+        eventually(change, "it is said")
+        assert change()
+        assert (number.current, number.valid) == (Number(1), False)
+        number.check()
+        assert (number.current, number.valid) == (Number(2), True)
+        assert [" ".join(line.split()[:6]) for line in logged(caplog)] == [
+            "the number: what was read before",
+            "the number: read again, and in",
+        ]
+
     def test_what_is_written_while_it_is_read_is_read_again(self, path: Path) -> None:
         then = [lambda: None, lambda: write(path, 3)]
 

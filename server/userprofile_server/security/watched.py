@@ -21,6 +21,9 @@ _PATIENCE = 3.0
 _RETRY_SECONDS = 10.0
 """Seconds between two reads of invalid files that haven't changed: a certificate that isn't valid yet becomes valid."""
 
+_MOST_CHANGES = 5
+"""Checks in a row that may find the files changed. More look as if somebody rewrites them all the time."""
+
 _Look = tuple[object, ...]
 """The state of the files; a different one means that they have changed."""
 
@@ -59,6 +62,7 @@ class Watched(Generic[T]):
         self._on_read = on_read
         self._seen = self._look()  # before reading, so that a write during the read counts as a change
         self._used = self._seen
+        self._changes = 0  # checks in a row that have found the files changed
         self._wrong_since: float | None = None
         self._problem = ""
         self._retry_at = 0.0
@@ -67,7 +71,7 @@ class Watched(Generic[T]):
 
     @property
     def valid(self) -> bool:
-        """False while a former value stays in use, because the files are invalid."""
+        """False while a former value stays in use, because the files are invalid or can't be read."""
         return self._wrong_since is None
 
     def check(self) -> None:
@@ -77,7 +81,10 @@ class Watched(Generic[T]):
         """
         look = self._look()
         settled, self._seen = look == self._seen, look
+        self._changes = 0 if settled else self._changes + 1
         now = time.monotonic()
+        if self._changes == _MOST_CHANGES:
+            self._is_wrong("changes all the time, and is read only once it hasn't changed for a second")
         if settled and (look != self._used or (self._wrong_since is not None and now >= self._retry_at)):
             self._used = look
             self._retry_at = now + _RETRY_SECONDS
@@ -90,10 +97,7 @@ class Watched(Generic[T]):
         try:
             value = self._checked_read()
         except Exception as error:  # noqa: BLE001, the thread has other values to watch
-            self._problem = str(error) if isinstance(error, ValueError) else type(error).__name__
-            if self._wrong_since is None:
-                self._wrong_since = time.monotonic()
-                self._on_read(False)
+            self._is_wrong(str(error) if isinstance(error, ValueError) else type(error).__name__)
             return
         self._wrong_since = None
         changed = value != self.current
@@ -108,6 +112,12 @@ class Watched(Generic[T]):
                 self._on_change(value)
             except Exception:  # noqa: BLE001, a bug, and the thread has other values to watch
                 _log.exception("%s: what follows from the change failed", self._what)
+
+    def _is_wrong(self, problem: str) -> None:
+        self._problem = problem
+        if self._wrong_since is None:
+            self._wrong_since = time.monotonic()
+            self._on_read(False)
 
     def _checked_read(self) -> T:
         try:

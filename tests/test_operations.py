@@ -73,3 +73,10 @@ def test_the_sections_that_it_refers_to_exist() -> None:
             target,
             anchor,
         )
+
+
+def test_every_alert_has_a_section() -> None:
+    rules = (ROOT / "deploy" / "prometheus" / "rules.yaml").read_text()
+    alerts = set(re.findall(r"alert: (\w+)", rules))
+    assert alerts
+    assert set(re.findall(r"^### (Userprofile\w+)$", TEXT, re.MULTILINE)) == alerts

@@ -161,6 +161,7 @@ def test_only_a_stores_own_package_knows_it_and_its_driver() -> None:
             assert known <= ({f"{package}.settings"} if module == f"{SERVER}.stores.settings" else set()), module
 
 
-def test_who_uses_no_json_web_tokens_does_not_pay_for_them() -> None:
-    code = "import sys, userprofile_server.cli, userprofile_server.server; assert 'jwt' not in sys.modules"
+def test_who_uses_neither_json_web_tokens_nor_opentelemetry_does_not_pay_for_them() -> None:
+    modules = "sys, userprofile, userprofile_server.cli, userprofile_server.serve"
+    code = f"import {modules}; userprofile.UserProfileClient; assert not {{'jwt', 'opentelemetry'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

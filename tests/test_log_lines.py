@@ -47,7 +47,7 @@ def record(message: str = "store connected", **extra: Any) -> logging.LogRecord:
     return made
 
 
-CALL = Call("mine", "4bf92f3577b34da6a3ce929d0e0e4736")
+CALL = Call("mine", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 
 
 def test_json_is_one_object_with_what_is_known() -> None:
@@ -60,7 +60,7 @@ def test_json_is_one_object_with_what_is_known() -> None:
     }
     of_call = json.loads(JsonFormatter().format(record(call=CALL, fields={"status": "OK", "duration_ms": 0.25})))
     assert of_call["process"] == f"pid {os.getpid()}"
-    assert (of_call["request_id"], of_call["trace_id"]) == ("mine", CALL.trace_id)
+    assert (of_call["request_id"], of_call["trace_id"]) == ("mine", "4bf92f3577b34da6a3ce929d0e0e4736")
     assert (of_call["status"], of_call["duration_ms"]) == ("OK", 0.25)
 
 

@@ -35,6 +35,9 @@ NOT_A_MESSAGE = b"\x0a\x05ab"
 
 def test_the_stages_of_a_call_stand_in_this_order() -> None:
     assert build_stages() == (with_request_id, with_error_boundary, decode)
+    trace, observe, authorize = Recorder(), Recorder(), Recorder()
+    stages = build_stages(authorize=authorize, telemetry=observe, tracing=trace)
+    assert stages == (with_request_id, trace, observe, with_error_boundary, authorize, decode)
 
 
 class Recorder:

@@ -24,8 +24,8 @@ from userprofile_server.telemetry.log_format import TextFormatter
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "clients").glob("*/README.md"))]
 SAYS = "what the log says"
-GUIDE, OPERATIONS, PROCESSES, SQLITE = (
-    ROOT / "docs" / f"{name}.md" for name in ("debugging", "operations", "processes", "sqlite")
+GUIDE, OPERATIONS, PROCESSES, SQLITE, TRACING = (
+    ROOT / "docs" / f"{name}.md" for name in ("debugging", "operations", "processes", "sqlite", "tracing")
 )
 
 _BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
@@ -58,8 +58,8 @@ def is_in(quote: str, log: list[str]) -> bool:
     return any(re.search(pattern, line) for line in log)
 
 
-def test_pages_that_quote_the_log_are_the_three_that_are_tried_here_and_one_that_has_its_own_tests() -> None:
-    assert [page for page in PAGES if quotes(page)] == [GUIDE, OPERATIONS, PROCESSES, SQLITE]
+def test_pages_that_quote_the_log_are_the_three_that_are_tried_here_and_two_that_have_their_own_tests() -> None:
+    assert [page for page in PAGES if quotes(page)] == [GUIDE, OPERATIONS, PROCESSES, SQLITE, TRACING]
 
 
 @pytest.mark.parametrize("quote", ["… INFO … ready for anything", "… lines of the log were dropped"])

@@ -6,7 +6,7 @@ import threading
 
 import click
 
-from userprofile_server import signals
+from userprofile_server import signals, stores
 from userprofile_server.errors import SecurityError, StoreError
 from userprofile_server.listen import ListenError
 from userprofile_server.listeners import parse_listeners
@@ -14,6 +14,7 @@ from userprofile_server.server import UserProfileServer
 from userprofile_server.settings import Settings
 from userprofile_server.signals import EXIT_FAILED
 from userprofile_server.standard_streams import OutputError
+from userprofile_server.telemetry.tracing_setup import tracing_from_environment
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +28,8 @@ def serve(settings: Settings, events: signals.Events) -> int:
     # Starts on another thread, so that a signal ends the process even during a blocking call of the SDK, DNS or a file.
     def start() -> None:
         try:
-            server = UserProfileServer(settings)
+            tracing = tracing_from_environment(stores.kind_of(settings.store.url))
+            server = UserProfileServer(settings, tracing=tracing)
             started.append((server, server.start()))
         except Exception as error:  # noqa: BLE001, reported below
             started.append(error)

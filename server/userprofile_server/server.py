@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -27,7 +28,7 @@ from userprofile_server.rpc.health import Health
 from userprofile_server.rpc.pipeline import Pipeline, build_stages
 from userprofile_server.rpc.reflection import Reflection
 from userprofile_server.rpc.service import UserProfileService
-from userprofile_server.rpc.stages import Method
+from userprofile_server.rpc.stages import Method, Stage
 from userprofile_server.rpc.stages.telemetry import CallObserver, telemetry
 from userprofile_server.rpc.transport import channel_arguments
 from userprofile_server.rpc.waiting_calls import Reaper, WaitingCalls
@@ -35,12 +36,16 @@ from userprofile_server.rpc.whole_requests import WholeRequests
 from userprofile_server.settings import Settings
 from userprofile_server.stores.base import DocumentStore
 from userprofile_server.stores.pool import StorePool
+from userprofile_server.stores.reconnecting import StoreObserver
 from userprofile_server.telemetry import logs, metrics
 from userprofile_server.telemetry.metrics_server import MetricsServer
 from userprofile_server.telemetry.page import Page
 from userprofile_server.telemetry.recorder import Recorder
 from userprofile_server.telemetry.snapshot import Snapshot
 from userprofile_server.telemetry.store_metrics import StoreMetrics
+
+if TYPE_CHECKING:
+    from userprofile_server.telemetry.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +82,7 @@ class UserProfileServer:
         open_store: Callable[[], DocumentStore] | None = None,
         share_port: bool = False,
         on_ready: Callable[[bool], None] = lambda _ready: None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         """Builds everything; opens, binds and starts nothing.
 
@@ -87,19 +93,21 @@ class UserProfileServer:
             share_port: Whether other servers may listen on the same port. The kernel spreads connections over them
                 (SO_REUSEPORT).
             on_ready: Called with every change of readiness.
+            tracing: Makes spans; closed when the server has stopped.
 
         Raises:
             SecurityError: a file of certificates, tokens or rules can't be used.
         """
         self._settings = settings
         self._share_port = share_port
+        self._tracing = tracing
         self._recorder = Recorder() if settings.server.metrics_listen is not None else None
         self._access = Access(settings, on_read=self._record_file)
         self._stores = StorePool(
             1 if settings.server.shared_connection else settings.server.workers,
             open_store or functools.partial(stores.open_store, settings),
             probe_timeout=min(settings.store.timeout, _PROBE_SECONDS),
-            observer=StoreMetrics(self._recorder) if self._recorder is not None else None,
+            observers=self._store_observers(),
         )
         limits = settings.limits
         self._executor = Executor(
@@ -142,7 +150,8 @@ class UserProfileServer:
         )
         servicer = UserProfileService(self._stores.current, store_timeout=settings.store.timeout)
         observe = telemetry(self._call_observers(), self._executor.queued_at)
-        pipeline = Pipeline(self._grpc, build_stages(authorize=self._access.authorize, telemetry=observe))
+        stages = build_stages(authorize=self._access.authorize, telemetry=observe, tracing=self._trace_stage())
+        pipeline = Pipeline(self._grpc, stages)
         pipeline.add(service.SERVICE, servicer)
         pipeline.add(health.SERVICE, self._health, executor=self._health.executor)
         for described in self._reflection.services:
@@ -172,6 +181,8 @@ class UserProfileServer:
         with ExitStack() as stack:
             # The parts start in this order and stop in reverse order, also after an error.
             self._allow_descriptors()
+            if self._tracing is not None:
+                stack.callback(self._tracing.close)
             if self._settings.server.metrics_listen is not None and not self._share_port:
                 metrics_server = MetricsServer(ListenAddress.parse(self._settings.server.metrics_listen), self._page)
                 stack.callback(metrics_server.stop)
@@ -258,6 +269,21 @@ class UserProfileServer:
         if self._settings.log.calls > 0:
             observers.append(functools.partial(CallLog, self._settings.log.calls))
         return observers
+
+    def _store_observers(self) -> list[StoreObserver]:
+        observers: list[StoreObserver] = []
+        if self._recorder is not None:
+            observers.append(StoreMetrics(self._recorder))
+        if self._tracing is not None:
+            observers.append(self._tracing)
+        return observers
+
+    def _trace_stage(self) -> Stage | None:
+        if self._tracing is None:
+            return None
+        from userprofile_server.rpc.stages.tracing import tracing  # imports OpenTelemetry
+
+        return tracing(self._tracing, self._executor.queued_at)
 
     def _record_file(self, file: Path, valid: bool) -> None:
         if self._recorder is not None:

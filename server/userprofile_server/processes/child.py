@@ -13,7 +13,7 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from userprofile_server import process, signals, standard_streams
+from userprofile_server import process, signals, standard_streams, stores
 from userprofile_server.errors import SecurityError, StoreError
 from userprofile_server.listen import ListenError
 from userprofile_server.processes.channel import (
@@ -37,6 +37,7 @@ from userprofile_server.processes.channel import (
 )
 from userprofile_server.settings import Settings
 from userprofile_server.signals import EXIT_FAILED
+from userprofile_server.telemetry.tracing_setup import tracing_from_environment
 
 if TYPE_CHECKING:
     from userprofile_server.server import UserProfileServer
@@ -140,7 +141,12 @@ class _Child:
             # Imported in this thread, so that a signal ends the process during the import.
             from userprofile_server.server import UserProfileServer
 
-            server = UserProfileServer(self.settings, share_port=True, on_ready=self._report_readiness)
+            server = UserProfileServer(
+                self.settings,
+                share_port=True,
+                on_ready=self._report_readiness,
+                tracing=tracing_from_environment(stores.kind_of(self.settings.store.url)),
+            )
             address = server.start(self._may_listen if self._patient else None)
         except Exception as error:  # noqa: BLE001, reported by the main thread
             self._post(FAILED, error)

@@ -15,13 +15,15 @@ from userprofile_server.rpc.stages.error_boundary import with_error_boundary
 from userprofile_server.rpc.stages.request_id import with_request_id
 
 
-def build_stages(*, authorize: Stage | None = None, telemetry: Stage | None = None) -> tuple[Stage, ...]:
+def build_stages(
+    *, authorize: Stage | None = None, telemetry: Stage | None = None, tracing: Stage | None = None
+) -> tuple[Stage, ...]:
     """Returns the stages of every call, outermost first, each with its dependencies.
 
     Refused calls are not authorized first, so that a flood of tokens, each to be verified, costs no more than another
     flood.
     """
-    stages = (with_request_id, telemetry, with_error_boundary, authorize, decode)
+    stages = (with_request_id, tracing, telemetry, with_error_boundary, authorize, decode)
     return tuple(stage for stage in stages if stage is not None)
 
 

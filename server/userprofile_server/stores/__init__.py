@@ -39,6 +39,11 @@ def check_url(url: str) -> None:
     backend_of(url).check_url(url)
 
 
+def kind_of(url: str) -> str:
+    """Returns the name of the store's package, for a valid URL: `couchbase` for couchbases://… too."""
+    return BACKENDS[url.partition("://")[0]].split(".")[-2]
+
+
 def backend_of(url: str) -> Backend:
     """Returns the backend for `url`, by its scheme.
 

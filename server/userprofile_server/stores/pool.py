@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from userprofile_server.stores.base import DocumentReader, DocumentStore
 from userprofile_server.stores.reconnecting import ReconnectingStore, StoreObserver
@@ -21,11 +21,11 @@ class StorePool:
         open_store: Callable[[], DocumentStore],
         *,
         probe_timeout: float,
-        observer: StoreObserver | None = None,
+        observers: Sequence[StoreObserver] = (),
     ) -> None:
         """Prepares `size` connections, each opened by `open_store`; `probe_timeout` is in seconds."""
         self._stores = [
-            ReconnectingStore(f"connection {number}", open_store, probe_timeout=probe_timeout, observer=observer)
+            ReconnectingStore(f"connection {number}", open_store, probe_timeout=probe_timeout, observers=observers)
             for number in range(1, size + 1)
         ]
         self._turn = itertools.cycle(self._stores)

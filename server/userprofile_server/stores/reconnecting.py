@@ -35,7 +35,7 @@ _LONGEST_PAUSE = 0.8
 
 
 class StoreObserver(Protocol):
-    """Is told what happens to the connections of a store, for the metrics. Any thread may call it."""
+    """Is told what happens to the connections of a store, for metrics and spans. Any thread may call it."""
 
     def operation(self, name: str, seconds: float, error: StoreError | None) -> None:
         """An operation has ended, with an error or without."""
@@ -64,7 +64,7 @@ class ReconnectingStore:
         open_store: Callable[[], DocumentStore],
         *,
         probe_timeout: float,
-        observer: StoreObserver | None = None,
+        observers: Sequence[StoreObserver] = (),
     ) -> None:
         """`name` is for the log, `probe_timeout` in seconds. Does nothing before `start`."""
         self.responded_at = float("-inf")
@@ -76,7 +76,7 @@ class ReconnectingStore:
         self._name = name
         self._open_store = open_store
         self._probe_timeout = probe_timeout
-        self._observer = observer
+        self._observers = observers
         self._store: DocumentStore | None = None
         self._responses = 0
         self._calls: _Calls = {}
@@ -126,8 +126,8 @@ class ReconnectingStore:
         try:
             result = operation(store)
         except StoreError as error:
-            if self._observer is not None:
-                self._observer.operation(name, time.monotonic() - began, error)
+            if self._observers:
+                self._observe(name, time.monotonic() - began, error)
             if self._store is store:
                 self.problem = _without_traceback(error)
                 self._failed.set()
@@ -137,9 +137,13 @@ class ReconnectingStore:
         finally:
             del self._calls[operation]
         self._responses += 1
-        if self._observer is not None:
-            self._observer.operation(name, time.monotonic() - began, None)
+        if self._observers:
+            self._observe(name, time.monotonic() - began, None)
         return result
+
+    def _observe(self, name: str, seconds: float, error: StoreError | None) -> None:
+        for observer in self._observers:
+            observer.operation(name, seconds, error)
 
     def _run(self) -> None:
         """The supervisor thread. `current` is the store; readers see it only while it responds."""
@@ -196,8 +200,8 @@ class ReconnectingStore:
         if not self._closing.is_set():
             problem = self._probe(store, self._probe_timeout)
             if problem is None:
-                if self._observer is not None:
-                    self._observer.connected()
+                for observer in self._observers:
+                    observer.connected()
                 return store
             self._note(problem)
         self._close(store)
@@ -262,8 +266,9 @@ class ReconnectingStore:
             self._lose()
 
     def _lose(self) -> None:
-        if self._store is not None and self._observer is not None:
-            self._observer.lost()
+        if self._store is not None:
+            for observer in self._observers:
+                observer.lost()
         self._store = None
 
     def _disconnected_error(self) -> StoreError:

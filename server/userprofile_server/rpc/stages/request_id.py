@@ -23,9 +23,9 @@ def with_request_id(_method: Method, handle: Handler) -> Handler:
     """Takes the id from the call's metadata or makes one, and returns it in the trailing metadata."""
 
     def handle_with_request_id(request: object, context: grpc.ServicerContext) -> object:
-        request_id, trace_id = _received(context)
+        request_id, traceparent = _received(context)
         request_id = request_id or f"{_PROCESS}{next(_numbers):016x}"
-        call.current.set(call.Call(request_id, trace_id))
+        call.current.set(call.Call(request_id, traceparent))
         add_trailing_metadata(context, (METADATA_KEY, request_id))
         return handle(request, context)
 
@@ -33,7 +33,7 @@ def with_request_id(_method: Method, handle: Handler) -> Handler:
 
 
 def _received(context: grpc.ServicerContext) -> tuple[str | None, str | None]:
-    """Returns the request id and the trace id that the caller has sent, each None if there is none or it isn't valid.
+    """Returns the caller's request id and traceparent, each None if there is none or it isn't valid.
 
     The first request id counts, and the last trace: gRPC drops the others.
     """
@@ -43,6 +43,8 @@ def _received(context: grpc.ServicerContext) -> tuple[str | None, str | None]:
             request_id = value
         elif key == trace_context.METADATA_KEY:
             traceparent = value
-    if request_id is not None and not (isinstance(request_id, str) and _ACCEPTED.fullmatch(request_id)):
+    if not (isinstance(request_id, str) and _ACCEPTED.fullmatch(request_id)):
         request_id = None
-    return request_id, trace_context.trace_id_of(traceparent) if isinstance(traceparent, str) else None
+    if not (isinstance(traceparent, str) and trace_context.is_valid(traceparent)):
+        traceparent = None
+    return request_id, traceparent

@@ -17,6 +17,7 @@ from tests.canary import raises
 from tests.issuer import SigningKey, key_set
 from tests.support import WAIT, GetUser, ServerProcess, eventually, health_stub, run, settings_for
 from userprofile_server.errors import SecurityError
+from userprofile_server.listen import ListenAddress
 from userprofile_server.rpc import credentials
 from userprofile_server.security.tokens import new_token
 from userprofile_server.server import UserProfileServer
@@ -190,6 +191,24 @@ class TestNewFiles:
                 assert name_from(channel) == "John Doe"
             with authority.channel(address) as channel:
                 assert name_from(channel) == "John Doe"
+
+    def test_each_address_of_a_name_gets_them(
+        self, authority: Authority, user_store_url: str, files: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As that of localhost, which is 127.0.0.1 and ::1 on most machines."""
+        hosts = ["127.0.0.1", "127.0.0.2"]
+        if not ListenAddress(hosts[1], 0).exists():
+            pytest.skip("this machine has 127.0.0.1 alone")
+        monkeypatch.setattr(
+            ListenAddress, "resolve", lambda address: [ListenAddress(host, address.port) for host in hosts]
+        )
+        new = authority.issue("localhost")
+        with UserProfileServer(settings_for(user_store_url, **given(files, "tls://localhost:0"))) as listening:
+            port = listening.rpartition(":")[2]
+            assert len({serial_shown(f"{host}:{port}") for host in hosts} - {serial_of(new)}) == 1
+            new.write(files, "server")
+            for host in hosts:
+                eventually(lambda host=host: serial_shown(f"{host}:{port}") == serial_of(new), f"{host} has it")  # type: ignore[misc]
 
     def test_files_that_cannot_be_used_change_nothing_and_are_said_once(
         self, authority: Authority, user_store_url: str, files: Path

@@ -346,7 +346,9 @@ class UserProfileServer:
         credentials = None
         if listener.security != "plaintext":
             assert self._access.certificates is not None  # required by the settings
-            credentials = server_credentials(self._access.certificates, mutual=listener.security == "mtls")
+            credentials = functools.partial(
+                server_credentials, self._access.certificates, mutual=listener.security == "mtls"
+            )
         return listener.at(_bind(self._grpc, listener.address, credentials, share_port=self._share_port))
 
 
@@ -358,9 +360,15 @@ def _wait(what: str, has_happened: Callable[[], bool], hurry: threading.Event) -
 
 
 def _bind(
-    server: grpc.Server, address: ListenAddress, credentials: grpc.ServerCredentials | None, *, share_port: bool
+    server: grpc.Server,
+    address: ListenAddress,
+    credentials: Callable[[], grpc.ServerCredentials] | None,
+    *,
+    share_port: bool,
 ) -> ListenAddress:
     """Binds the server to each IP address of `address`. Returns `address` with the port that was bound.
+
+    Each has credentials of its own, because they tell only one port of new certificates.
 
     Raises:
         ListenError: the address is taken, or isn't this machine's.
@@ -374,7 +382,7 @@ def _bind(
             if credentials is None:
                 port = server.add_insecure_port(str(each))
             else:
-                port = server.add_secure_port(str(each), credentials)
+                port = server.add_secure_port(str(each), credentials())
         except RuntimeError:  # taken since our check
             raise ListenError(f"can't listen on {each}") from None
     if port is None:

@@ -184,6 +184,7 @@ class TestNotValid:
         assert tokens.verify(token) == tokens.verify(token) == "jwt:web"
         eventually(lambda: time.time() > claim(token, "exp"), "it expires")
         assert "it has expired" in refused(tokens, token)
+        assert tokens.known(token) is None, "whoever finds an old token gets no share of its caller's queue"
 
 
 def claim(token: str, name: str) -> Any:

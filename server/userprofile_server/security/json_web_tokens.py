@@ -131,9 +131,9 @@ class JsonWebTokens:
         return self._state.keys is not None
 
     def known(self, token: str) -> str | None:
-        """Returns the principal of a token that was verified before; None for any other."""
+        """Returns the principal of a valid token that was verified before; None for any other."""
         found = self._state.verified.get(token)
-        return None if found is None else found.principal
+        return found.principal if found is not None and found.until > time.time() else None
 
     def verify(self, token: str) -> str:
         """Returns the token's principal, `jwt:SUBJECT`.

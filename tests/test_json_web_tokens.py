@@ -262,7 +262,7 @@ BAD_KEYS: dict[str, tuple[bytes, str]] = {
     "a list as alg": (key_set(KEY.public(alg=["ES256"])), "keys[0] is damaged"),
     "a list as kty": (key_set({"kty": ["EC"]}), "keys[0] is damaged"),
     "a number as kid": (key_set(KEY.public(kid=7)), "keys[0] is damaged"),
-    "a point off the curve": (key_set(KEY.public(), KEY.public(x=encoded(b"\1" * 32))), "keys[1] is damaged"),
+    "a point off the curve": (key_set(KEY.public(x=encoded(b"\1" * 32))), "keys[0] is damaged"),
     "no point": (key_set({"kty": "EC", "crv": "P-256"}), "keys[0] is damaged"),
     "a number as point": (key_set(KEY.public(x=7)), "keys[0] is damaged"),
     "a private key": (key_set(KEY.public(d=guard(encoded(b"\7" * 32)))), "keys[0] is a private key"),
@@ -286,6 +286,19 @@ class TestKeys:
         for path, says in [(tmp_path / "missing", "No such file"), (tmp_path, "is a folder")]:
             with raises(ValueError, match=says):
                 JsonWebTokens(settings(path), Watcher())
+
+    def test_one_that_is_unusable_is_named_and_costs_no_other(
+        self, keys: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        short = SigningKey("RS256", "short", rsa.generate_private_key(65537, 1024))
+        keys.write_bytes(key_set(short.public(), KEY.public(), KEY.public(kid=7)))
+        tokens = JsonWebTokens(settings(keys), Watcher())
+        assert tokens.verify(KEY.token()) == "jwt:web"
+        assert logged(caplog) == [
+            f"JWT keys: 1 in use, of {keys}",
+            f"JWT keys: not in use, of {keys}: keys[0] has less than 2048 bits",
+            f"JWT keys: not in use, of {keys}: keys[2] is damaged",
+        ]
 
     def test_keys_for_something_else_do_no_harm(self) -> None:
         other = SigningKey("RS256", "other")

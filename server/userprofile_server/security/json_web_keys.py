@@ -21,6 +21,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 _MOST_BYTES = 1024 * 1024
+_MOST_NAMED = 3  # unusable keys
 _MOST_ALIKE = 4
 """A token with a wrong signature costs a verification for each of the keys with its `kid`."""
 
@@ -43,6 +44,8 @@ class KeySet:
     source: str = field(repr=False)
     """The source text. Sets with the same text are equal."""
     by_id: Mapping[str | None, tuple[Key, ...]] = field(repr=False, compare=False)
+    ignored: tuple[str, ...] = field(repr=False, compare=False)
+    """What is wrong with keys that aren't used, for operators."""
 
     def __len__(self) -> int:
         """How many keys there are."""
@@ -75,26 +78,32 @@ def read_keys(path: Path, allowed: frozenset[str]) -> KeySet:
 def parse_keys(text: str, allowed: frozenset[str]) -> KeySet:
     """Parses a JWK Set. Keys that can't verify one of the `allowed` algorithms are left out.
 
+    So are damaged and short ones (RFC 7517, 5): an issuer with one of them can still replace the others.
+
     Raises:
-        ValueError: `text` isn't a JWK Set, or has a private, damaged or too short key, or no usable key. The message
-            is for operators and contains nothing of `text`.
+        ValueError: `text` isn't a JWK Set, or has a private key, or no usable key. The message is for operators and
+            contains nothing of `text`.
     """
     document = _json(text)
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list):
         raise ValueError('isn\'t a set of keys (JWKS): {"keys": […]}')
     by_id: dict[str | None, tuple[Key, ...]] = {}
+    ignored = []
     for number, each in enumerate(keys):
-        if not isinstance(each, dict) or not all(isinstance(each.get(name, ""), str) for name in _TEXTS):
-            raise ValueError(f"keys[{number}] is damaged")
-        if each.get("kty") in _READERS and not _PRIVATE.isdisjoint(each):
+        if isinstance(each, dict) and each.get("kty") in tuple(_READERS) and not _PRIVATE.isdisjoint(each):
             raise ValueError(f"keys[{number}] is a private key; only the issuer may have it")
-        if algorithms := _algorithms(each) & allowed:
-            key_id = each.get("kid")
-            by_id[key_id] = (*by_id.get(key_id, ()), Key(_public(each, f"keys[{number}]"), algorithms))
+        try:
+            key_id, key = _key(each, allowed)
+        except ValueError as error:
+            ignored.append(f"keys[{number}] {error}")
+        else:
+            if key is not None:
+                by_id[key_id] = (*by_id.get(key_id, ()), key)
     if not by_id:
-        raise ValueError(f"has no key that verifies signatures by {', '.join(sorted(allowed))}")
-    return KeySet(text, by_id)
+        none = f"has no key that verifies signatures by {', '.join(sorted(allowed))}"
+        raise ValueError("; ".join([none, *ignored[:_MOST_NAMED]]))
+    return KeySet(text, by_id, tuple(ignored[:_MOST_NAMED]))
 
 
 def _json(text: str) -> object:
@@ -122,11 +131,19 @@ def _algorithms(key: dict[str, Any]) -> frozenset[str]:
     return frozenset(found & {key["alg"]} if "alg" in key else found)
 
 
-def _public(key: dict[str, Any], place: str) -> AllowedPublicKeys:
+def _key(key: object, allowed: frozenset[str]) -> tuple[str | None, Key | None]:
+    """Returns the id of a key, and the key if it is for one of the algorithms. Raises ValueError if it is unusable."""
+    if not isinstance(key, dict) or not all(isinstance(key.get(name, ""), str) for name in _TEXTS):
+        raise ValueError("is damaged")
+    algorithms = _algorithms(key) & allowed
+    return key.get("kid"), Key(_public(key), algorithms) if algorithms else None
+
+
+def _public(key: dict[str, Any]) -> AllowedPublicKeys:
     try:
         public: AllowedPublicKeys = _READERS[key["kty"]](key)
     except Exception:  # noqa: BLE001, PyJWT passes on whatever exception a wrong type causes
-        raise ValueError(f"{place} is damaged") from None
+        raise ValueError("is damaged") from None
     if key["kty"] == "RSA" and getattr(public, "key_size", 0) < _LEAST_RSA_BITS:
-        raise ValueError(f"{place} has less than {_LEAST_RSA_BITS} bits")
+        raise ValueError(f"has less than {_LEAST_RSA_BITS} bits")
     return public

@@ -158,6 +158,8 @@ class JsonWebTokens:
             return
         self._state = _State(keys)
         _log.info("JWT keys: %d in use, of %s", len(keys), self._settings.keys)
+        for problem in keys.ignored:
+            _log.warning("JWT keys: not in use, of %s: %s", self._settings.keys, problem)
 
     def _verify(self, token: str, keys: KeySet | None) -> _Verified:
         header = _without_error(lambda: jwt.get_unverified_header(token))

@@ -63,7 +63,7 @@ $(DEMO_STORE): demo/users.jsonl | setup-serve
 	@$(BIN)/userprofile-server import demo/users.jsonl --store sqlite:///$@
 	@touch $@
 
-check: ## Run everything that CI runs, for half an hour (needs Go, Java, Maven, Node, Rust, and nginx or root)
+check: ## Run everything that CI runs, for half an hour (needs Go, Java, Maven, Node, Rust, and nginx and Prometheus, or root)
 	@.ci/run
 
 # Eight workers on two cores, because tests mostly wait.
@@ -132,6 +132,13 @@ test-nginx: setup $(LOAD) ## Try all clients through nginx, TIMES=20 ends of a p
 	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
 	@$(BIN)/python -m pytest tests/external/check_nginx.py
 	@TIMES=$(or $(TIMES),20) $(BIN)/python -m pytest tests/external/check_processes.py -k nginx
+
+.PHONY: test-prometheus
+test-prometheus: setup ## Check the alerts, and let a real Prometheus scrape two processes while faults are injected (needs Prometheus, or root and apt to install it)
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
+	    command -v apt-get >/dev/null && test "$$(id -u)" = 0 || { echo 'Prometheus is needed: apt-get install prometheus, as root, or the like'; exit 2; }; \
+	    echo 'installing Prometheus'; apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus >/dev/null; }
+	@$(BIN)/python -m pytest tests/external/check_prometheus.py -p no:xdist
 
 .PHONY: test-rotation
 test-rotation: setup ## Replace certificates, authorities, tokens, policy and keys under load, TIMES=10 times each

@@ -95,15 +95,16 @@ class AsyncUserProfileClient:
     ) -> User:
         """See `UserProfileClient.get_user`."""
         mask = read_mask(fields)
-        call = await self._begin(options)
-        if (problem := unsendable(username)) is not None:
-            raise problem
-        request = pb.GetUserRequest(username=username, read_mask=mask)
-        response = await self._call("GetUser", self._stub.GetUser, request, call)
-        outcome = outcome_of(response, username, call.request_id)
-        if isinstance(outcome, UserProfileError):
-            raise outcome
-        return outcome
+        call = await self._begin(options, "GetUser")
+        with call.span:
+            if (problem := unsendable(username)) is not None:
+                raise problem
+            request = pb.GetUserRequest(username=username, read_mask=mask)
+            response = await self._call("GetUser", self._stub.GetUser, request, call)
+            outcome = outcome_of(response, username, call.request_id)
+            if isinstance(outcome, UserProfileError):
+                raise outcome
+            return outcome
 
     async def find_user(
         self, username: str, *, fields: Iterable[str] | None = None, **options: Unpack[CallOptions]
@@ -177,7 +178,7 @@ class AsyncUserProfileClient:
             return grpc.aio.insecure_channel(self._channel_config.target, options)
         return grpc.aio.secure_channel(self._channel_config.target, self._channel_config.credentials, options)
 
-    async def _begin(self, options: CallOptions) -> Call:
+    async def _begin(self, options: CallOptions, method: str | None = None) -> Call:
         self._call_factory.check_usable()
         loop = asyncio.get_running_loop()
         if self._loop is None:
@@ -195,7 +196,7 @@ class AsyncUserProfileClient:
         for unused in self._channels.update():
             await unused.close()
         if not callable(self._token):
-            return self._call_factory.begin(self._token, **options)
+            return self._call_factory.begin(self._token, method, **options)
         timeout = self._call_factory.timeout_of(options.get("timeout"), options.get("context"))
         token = self._token()
         if isinstance(token, Awaitable):
@@ -203,7 +204,7 @@ class AsyncUserProfileClient:
             token = await _token_in_time(token, timeout)
             options = {**options, "timeout": timeout - (loop.time() - began)}
         check_token(token)
-        return self._call_factory.begin(token, **options)
+        return self._call_factory.begin(token, method, **options)
 
     async def _call(self, name: str, method: Callable[..., Awaitable[T]], request: Any, call: Call) -> T:
         try:
@@ -279,11 +280,12 @@ class AsyncUserProfileClient:
     async def _get_batch(
         self, batch: Batch, mask: FieldMask | None, options: CallOptions
     ) -> Iterable[tuple[str, Outcome]]:
-        call = await self._begin(options)
         request = batch.request(mask)
+        call = await self._begin(options, None if request is None else "BatchGetUsers")
         if request is None:
             return batch.outcomes((), None)
-        response = await self._call("BatchGetUsers", self._stub.BatchGetUsers, request, call)
+        with call.span:
+            response = await self._call("BatchGetUsers", self._stub.BatchGetUsers, request, call)
         return batch.outcomes(response.results, call.request_id)
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import grpc
 
 from userprofile.call_options import CallOptions, Metadata, ServingContext
 from userprofile.errors import REQUEST_ID, UserProfileError, closed_meanwhile, from_rpc_error
+from userprofile.spans import NO_SPAN, CallSpan
 
 MAX_TIMEOUT = 86_400
 """Seconds. Far larger values overflow gRPC's clock, and the call fails at once."""
@@ -34,6 +36,7 @@ class Call(NamedTuple):
     request_id: str
     began: float
     """By `time.monotonic`."""
+    span: CallSpan = NO_SPAN
 
     def left(self) -> float:
         """Returns the seconds until the deadline."""
@@ -80,6 +83,7 @@ class CallFactory:
     def begin(
         self,
         token: str | None,
+        method: str | None = None,
         *,
         timeout: float | None = None,
         wait_for_ready: bool | None = None,
@@ -89,6 +93,8 @@ class CallFactory:
     ) -> Call:
         """Returns the arguments of a call with these options; see `CallOptions`.
 
+        With the name of a `method` the call has a span if the application traces.
+
         Raises:
             RuntimeError: the client was closed, or was made in another process.
             ValueError: the token or an option can't be sent.
@@ -96,22 +102,32 @@ class CallFactory:
         self.check_usable()
         timeout = self.timeout_of(timeout, context)
         sent: list[tuple[str, Any]] = [*self._metadata, *checked(metadata)] if metadata else list(self._metadata)
+        trace: dict[str, str] = {}
         if context is not None:
-            received = _passed_on(context.invocation_metadata())
-            request_id = request_id or received.pop(REQUEST_ID_KEY, None)
-            own = {key for key, _ in sent}
-            sent += ((key, value) for key, value in received.items() if key not in own)
+            trace = _passed_on(context.invocation_metadata())
+            received = trace.pop(REQUEST_ID_KEY, None)
+            request_id = request_id or received
         if request_id is None:
             request_id = secrets.token_hex(16)  # not from `random`, which the application may have seeded
         elif not REQUEST_ID.fullmatch(request_id):
             raise ValueError("a request id must have 1 to 128 visible ASCII characters")
-        sent.append((REQUEST_ID_KEY, request_id))
         if token is not None:
             check_token(token)
+        span = NO_SPAN
+        # An application that traces has imported it, to set its tracer provider.
+        if method is not None and "opentelemetry.trace" in sys.modules:
+            from userprofile import otel_spans
+
+            span = otel_spans.begin_span(method, self._target, trace)
+        if trace:
+            own = {key for key, _ in sent}
+            sent += ((key, value) for key, value in trace.items() if key not in own)
+        sent.append((REQUEST_ID_KEY, request_id))
+        if token is not None:
             sent.append((_AUTHORIZATION_KEY, f"Bearer {token}"))
         wait_for_ready = self._wait_for_ready if wait_for_ready is None else wait_for_ready
         arguments = {"timeout": timeout, "metadata": sent, "wait_for_ready": wait_for_ready}
-        return Call(arguments, request_id, time.monotonic())
+        return Call(arguments, request_id, time.monotonic(), span)
 
     def timeout_of(self, timeout: float | None, context: ServingContext | None) -> float:
         """Returns the seconds that a call with these options may take from now. Raises ValueError like `begin`."""

@@ -125,21 +125,22 @@ class UserProfileClient:
             UserProfileError: any other failure; see its subclasses.
         """
         mask = read_mask(fields)
-        call = self._begin(options)
-        if (problem := unsendable(username)) is not None:
-            raise problem
-        request = pb.GetUserRequest(username=username, read_mask=mask)
-        try:
-            response = self._stub.GetUser(request, **call.arguments)
-        except grpc.RpcError as error:
-            response = self._retry("GetUser", request, call, error)
-        except ValueError:  # gRPC's error if the channel was just closed
-            self._call_factory.check_usable()
-            raise
-        outcome = outcome_of(understood(response, call.request_id), username, call.request_id)
-        if isinstance(outcome, UserProfileError):
-            raise outcome
-        return outcome
+        call = self._begin(options, "GetUser")
+        with call.span:
+            if (problem := unsendable(username)) is not None:
+                raise problem
+            request = pb.GetUserRequest(username=username, read_mask=mask)
+            try:
+                response = self._stub.GetUser(request, **call.arguments)
+            except grpc.RpcError as error:
+                response = self._retry("GetUser", request, call, error)
+            except ValueError:  # gRPC's error if the channel was just closed
+                self._call_factory.check_usable()
+                raise
+            outcome = outcome_of(understood(response, call.request_id), username, call.request_id)
+            if isinstance(outcome, UserProfileError):
+                raise outcome
+            return outcome
 
     def find_user(
         self, username: str, *, fields: Iterable[str] | None = None, **options: Unpack[CallOptions]
@@ -224,15 +225,15 @@ class UserProfileClient:
             return grpc.insecure_channel(self._channel_config.target, options)
         return grpc.secure_channel(self._channel_config.target, self._channel_config.credentials, options)
 
-    def _begin(self, options: CallOptions) -> Call:
+    def _begin(self, options: CallOptions, method: str | None = None) -> Call:
         self._call_factory.check_usable()
         for unused in self._channels.update():
             unused.close()
         if not callable(self._token):
-            return self._call_factory.begin(self._token, **options)
+            return self._call_factory.begin(self._token, method, **options)
         token = self._token()
         check_token(token)
-        return self._call_factory.begin(token, **options)
+        return self._call_factory.begin(token, method, **options)
 
     def _retry(self, name: str, request: Any, call: Call, error: Any) -> Any:
         """Retries a failed call of the method `name`, if that may help.
@@ -294,13 +295,15 @@ class UserProfileClient:
                 abandoned.cancel()
 
     def _start_batch(self, batch: Batch, mask: FieldMask | None, options: CallOptions) -> "_PendingBatch":
-        call = self._begin(options)
         request = batch.request(mask)
+        call = self._begin(options, None if request is None else "BatchGetUsers")
         try:
             future = None if request is None else self._stub.BatchGetUsers.future(request, **call.arguments)
         except ValueError:
             self._call_factory.check_usable()
             raise
+
+        call.span.follow(future)
 
         def retry(error: grpc.RpcError) -> Any:
             # The batch may have failed long before it is consumed, so its timeout starts again.
@@ -321,11 +324,12 @@ class _PendingBatch:
     def outcomes(self) -> Iterable[tuple[str, Outcome]]:
         if self._future is None:
             return self._batch.outcomes((), None)
-        try:
-            response = self._future.result()
-        except grpc.RpcError as error:
-            response = self._retry(error)
-        results = understood(response, self._call.request_id).results
+        with self._call.span:
+            try:
+                response = self._future.result()
+            except grpc.RpcError as error:
+                response = self._retry(error)
+            results = understood(response, self._call.request_id).results
         return self._batch.outcomes(results, self._call.request_id)
 
     def outcomes_or_failure(self) -> Iterable[tuple[str, Outcome]]:

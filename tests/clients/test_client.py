@@ -21,6 +21,7 @@ from tests.clients.twins import MakeClient
 from tests.support import eventually, run
 from tests.timing import judging
 from userprofile import User, UserProfileError
+from userprofile.calls import CallFactory
 from userprofile.errors import from_status
 from userprofile.testing import FakeUserProfileServer
 
@@ -392,6 +393,10 @@ class TestContext:
             assert request.time_remaining is not None
             assert request.time_remaining <= 3
         assert third.metadata["x-request-id"] == "mine"
+        sent = CallFactory("x", timeout=1, wait_for_ready=True, metadata=()).begin(
+            None, context=context, request_id="mine"
+        )
+        assert [value for key, value in sent.arguments["metadata"] if key == "x-request-id"] == ["mine"]
         assert third.time_remaining is not None
         assert third.time_remaining <= 1.5
 

@@ -105,7 +105,7 @@ class Tracing:
             int(traceparent[3:35], 16),
             int(traceparent[36:52], 16),
             is_remote=True,
-            trace_flags=trace.TraceFlags(int(traceparent[53:55], 16) & trace.TraceFlags.SAMPLED),
+            trace_flags=trace.TraceFlags(int(traceparent[53:55], 16)),
             trace_state=trace.TraceState.from_header(list(tracestate)),
         )
         return trace.set_span_in_context(trace.NonRecordingSpan(context), _NO_PARENT)

@@ -1,0 +1,20 @@
+"""Spans of calls, without OpenTelemetry: what a call has if the application doesn't trace; see `otel_spans.py`."""
+
+from types import TracebackType
+from typing import Any
+
+
+class CallSpan:
+    """The span of one call, retries included: a context manager around it. This one is for calls without a span."""
+
+    def __enter__(self) -> None:
+        """Does nothing: the span has begun."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Ends the span, with the outcome of the call."""
+
+    def follow(self, future: Any) -> None:
+        """Ends the span as soon as this call succeeds or is cancelled, before anybody asks for its response."""
+
+
+NO_SPAN = CallSpan()

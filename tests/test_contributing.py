@@ -62,7 +62,7 @@ LISTS = {
             "server/userprofile_server/callers_cli.py": "an example",
             "server/userprofile_server/security/policy.py": "an example",
             "docs/security.md": "an example",
-            "clients/go/cmd/*": "a command for people",
+            "clients/go/examples/*": "an example",
             "client/userprofile/responses.py": "the outcome of one username, for every method",
         },
     ),

@@ -5,6 +5,13 @@
 // be reached, and retries calls that fail with UNAVAILABLE or that an
 // overloaded server refuses. Every call has a deadline.
 //
+//	client, err := userprofile.NewClient("localhost:50051", userprofile.Config{})
+//	if err != nil {
+//		return err
+//	}
+//	defer client.Close()
+//	user, err := client.GetUser(ctx, "johndoe")
+//
 // The generated stubs are in userprofile.example/go/gen/userprofile/v1.
 package userprofile
 
@@ -12,6 +19,7 @@ package userprofile
 //go:generate cp ../../protos/userprofile/v1/service_config.json gen/userprofile/v1/
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,11 +30,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	_ "google.golang.org/grpc/health" // makes healthCheckConfig work
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
-	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	userprofilev1 "userprofile.example/go/gen/userprofile/v1"
 )
@@ -63,170 +70,156 @@ var reconnect = grpc.ConnectParams{
 // empty string and false are values.
 type User = userprofilev1.User
 
-// Result is the result for one username of a batch: either User is set, or Err,
-// the error that GetUser would have returned.
-type Result struct {
-	Username string
-	User     *User
-	Err      error
-}
-
-// CallOption is an option of a single call.
-type CallOption func(*callOptions)
-
-type callOptions struct {
-	readMask *fieldmaskpb.FieldMask
-}
-
-// WithFields requests only these fields of [User], by their names in the
-// contract: "email", "full_name". The others are nil; the username is always
-// set. Without it, a call returns all that the caller may see.
-func WithFields(names ...string) CallOption {
-	// An empty mask would request all fields.
-	mask := &fieldmaskpb.FieldMask{Paths: append([]string{"username"}, names...)}
-	return func(options *callOptions) { options.readMask = mask }
-}
-
-func readMask(options []CallOption) *fieldmaskpb.FieldMask {
-	var chosen callOptions
-	for _, option := range options {
-		option(&chosen)
-	}
-	return chosen.readMask
-}
-
 // Client is a client of one userprofile service. It is safe for concurrent use.
+//
+// The context of a call that a gRPC server is serving may be passed on: its
+// deadline, request id and trace context then apply to the client's calls too.
+// Metadata of the outgoing context is sent.
 type Client struct {
-	conn    *grpc.ClientConn
-	stub    userprofilev1.UserProfileServiceClient
+	target  string
+	options []grpc.DialOption
+	conns   connections
 	timeout time.Duration
+	token   TokenSource // nil if there is none
+	secure  bool
+	closing context.Context
+	close   context.CancelFunc
 }
 
 // NewClient returns a client of the service at target: host:port, unix:path or
 // another name that gRPC resolves. It connects on the first call.
 func NewClient(target string, config Config) (*Client, error) {
-	if target == "" {
-		return nil, errors.New("userprofile: the target is empty; it must be host:port or unix:path")
+	if err := config.check(target); err != nil {
+		return nil, fmt.Errorf("userprofile: %w", err)
 	}
-	if config.Timeout < 0 {
-		return nil, errors.New("userprofile: the timeout must not be negative")
+	transport, err := config.transport()
+	if err != nil {
+		return nil, fmt.Errorf("userprofile: %w", err)
 	}
-	options, err := config.credentials(target)
+	token, err := config.tokenSource()
+	if err != nil {
+		return nil, fmt.Errorf("userprofile: %w", err)
+	}
+	c := &Client{
+		target: target,
+		options: append([]grpc.DialOption{
+			grpc.WithTransportCredentials(transport),
+			grpc.WithDisableServiceConfig(), // a DNS TXT record could replace ours
+			grpc.WithKeepaliveParams(keepalive.ClientParameters{
+				Time:                keepaliveTime,
+				Timeout:             10 * time.Second,
+				PermitWithoutStream: true,
+			}),
+			grpc.WithConnectParams(reconnect),
+			grpc.WithDefaultCallOptions(
+				grpc.MaxCallSendMsgSize(maxRequestBytes),
+				grpc.MaxCallRecvMsgSize(maxResponseBytes),
+				grpc.WaitForReady(!config.FailFast),
+			),
+		}, config.DialOptions...),
+		timeout: cmp.Or(config.Timeout, DefaultTimeout),
+		token:   token,
+		secure:  config.secure(),
+	}
+	for range cmp.Or(config.Connections, 1) {
+		conn, err := c.connect(config.HealthChecking)
+		if err != nil {
+			return nil, errors.Join(err, c.conns.close())
+		}
+		c.conns.add(conn)
+	}
+	c.closing, c.close = context.WithCancel(context.Background())
+	return c, nil
+}
+
+func (c *Client) connect(healthChecking bool) (*grpc.ClientConn, error) {
+	serviceConfig, err := serviceConfig(healthChecking)
 	if err != nil {
 		return nil, err
 	}
-	serviceConfig, err := serviceConfig(config.HealthChecking)
-	if err != nil {
-		return nil, err
-	}
-	options = append(options,
-		grpc.WithDefaultServiceConfig(serviceConfig),
-		grpc.WithDisableServiceConfig(), // a DNS TXT record could replace ours
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{
-			Time:                keepaliveTime,
-			Timeout:             10 * time.Second,
-			PermitWithoutStream: true,
-		}),
-		grpc.WithConnectParams(reconnect),
-		grpc.WithDefaultCallOptions(
-			grpc.MaxCallSendMsgSize(maxRequestBytes),
-			grpc.MaxCallRecvMsgSize(maxResponseBytes),
-			grpc.WaitForReady(!config.FailFast),
-		),
-	)
-	conn, err := grpc.NewClient(target, append(options, config.DialOptions...)...)
-	if err != nil {
-		return nil, err
-	}
-	timeout := config.Timeout
-	if timeout == 0 {
-		timeout = DefaultTimeout
-	}
-	return &Client{conn, userprofilev1.NewUserProfileServiceClient(conn), timeout}, nil
+	// The caller's options, which come last, override it.
+	options := append([]grpc.DialOption{grpc.WithDefaultServiceConfig(serviceConfig)}, c.options...)
+	return grpc.NewClient(c.target, options...)
 }
 
 // GetUser returns the profile of one user. Errors are [*Error]; that of a
 // username that no user has is [ErrUserNotFound] by [errors.Is].
 func (c *Client) GetUser(ctx context.Context, username string, options ...CallOption) (*User, error) {
-	if err := checkUnicode(username, "username"); err != nil {
+	if err := checkUsername(username, "username"); err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.withDeadline(ctx)
-	defer cancel()
-	var trailer metadata.MD
-	request := &userprofilev1.GetUserRequest{Username: username, ReadMask: readMask(options)}
-	response, err := c.stub.GetUser(ctx, request, grpc.Trailer(&trailer))
+	call, err := c.begin(ctx, options)
 	if err != nil {
-		return nil, newError(c.explain(status.Convert(err)), trailer)
+		return nil, err
+	}
+	defer call.end()
+	request := &userprofilev1.GetUserRequest{Username: username, ReadMask: call.readMask}
+	response, err := call.conn.stub.GetUser(call.ctx, request, call.options...)
+	if err != nil {
+		return nil, c.failure(call, err)
 	}
 	user := response.GetUser()
 	if user == nil || user.GetUsername() != username {
-		return nil, newError(unreadable, trailer)
+		return nil, newError(unreadable, call.trailer, call.requestID)
 	}
 	return user, nil
 }
 
-// BatchGetUsers returns one result for each of up to 100 usernames, in order.
-// Its error, an [*Error], means that the call failed as a whole.
-func (c *Client) BatchGetUsers(ctx context.Context, usernames []string, options ...CallOption) ([]Result, error) {
-	for i, username := range usernames {
-		if err := checkUnicode(username, fmt.Sprintf("usernames[%d]", i)); err != nil {
-			return nil, err
-		}
-	}
-	ctx, cancel := c.withDeadline(ctx)
-	defer cancel()
-	var trailer metadata.MD
-	request := &userprofilev1.BatchGetUsersRequest{Usernames: usernames, ReadMask: readMask(options)}
-	response, err := c.stub.BatchGetUsers(ctx, request, grpc.Trailer(&trailer))
+// CheckHealth reports whether one of the target's servers says that it is
+// SERVING, by the standard protocol. It doesn't wait for a server, and connects
+// anew: the connections of a client with [Config.HealthChecking] never reach a
+// server that isn't serving. Errors are [*Error].
+func (c *Client) CheckHealth(ctx context.Context, options ...CallOption) (bool, error) {
+	call, err := c.begin(ctx, append([]CallOption{WithGRPC(grpc.WaitForReady(false))}, options...))
 	if err != nil {
-		return nil, newError(c.explain(status.Convert(err)), trailer)
+		return false, err
 	}
-	byUsername := make(map[string]*userprofilev1.BatchGetUsersResponse_Result, len(usernames))
-	for _, result := range response.GetResults() {
-		byUsername[result.GetUsername()] = result
+	defer call.end()
+	defer context.AfterFunc(c.closing, call.end)()
+	conn, err := c.connect(false)
+	if err != nil {
+		return false, c.failure(call, err)
 	}
-	results := make([]Result, len(usernames))
-	for i, username := range usernames {
-		results[i].Username = username
-		result := byUsername[username]
-		user, failure := result.GetUser(), result.GetError()
-		switch {
-		case user != nil && user.GetUsername() == username:
-			results[i].User = user
-		case failure != nil:
-			results[i].Err = newError(status.FromProto(failure), trailer)
-		default: // an unknown outcome, or another user
-			results[i].Err = newError(unreadable, trailer)
-		}
+	defer conn.Close()
+	request := &healthpb.HealthCheckRequest{Service: userprofilev1.UserProfileService_ServiceDesc.ServiceName}
+	response, err := healthpb.NewHealthClient(conn).Check(call.ctx, request, call.options...)
+	if err != nil {
+		return false, c.failure(call, err)
 	}
-	return results, nil
+	return response.GetStatus() == healthpb.HealthCheckResponse_SERVING, nil
 }
 
-// Close closes the connections. Calls in progress fail.
+// Close closes the connections. Calls in progress fail, and later ones, with
+// [ErrClosed].
 func (c *Client) Close() error {
-	return c.conn.Close()
+	c.close()
+	return c.conns.close()
+}
+
+// failure returns the error of a call.
+func (c *Client) failure(call *call, err error) *Error {
+	s := status.Convert(err)
+	switch {
+	case s.Code() == codes.Canceled && c.closing.Err() != nil:
+		return errClosed(call.requestID)
+	case s.Code() == codes.Canceled && call.ctx.Err() != nil:
+		return cancelled(s, call.requestID)
+	}
+	return newError(explain(call.conn.ClientConn, s), call.trailer, call.requestID)
 }
 
 // explain says why a call has failed. The deadline may have passed before a
 // retry, while no server could be reached.
-func (c *Client) explain(s *status.Status) *status.Status {
-	if s.Code() == codes.DeadlineExceeded && c.conn.GetState() == connectivity.TransientFailure {
+func explain(conn *grpc.ClientConn, s *status.Status) *status.Status {
+	if s.Code() == codes.DeadlineExceeded && conn.GetState() == connectivity.TransientFailure {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		// In TransientFailure, gRPC fails this call at once and sends nothing.
 		var nothing emptypb.Empty
-		refusal := c.conn.Invoke(ctx, "/grpc.health.v1.Health/Check", &nothing, &nothing, grpc.WaitForReady(false))
+		refusal := conn.Invoke(ctx, "/grpc.health.v1.Health/Check", &nothing, &nothing, grpc.WaitForReady(false))
 		if seen := status.Convert(refusal); seen.Code() == codes.Unavailable {
 			return neverReached(seen.Message())
 		}
 	}
 	return inWords(s)
-}
-
-func (c *Client) withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(ctx, c.timeout)
 }

@@ -193,7 +193,7 @@ func TestEveryCallHasADeadline(t *testing.T) {
 	if _, err := client.GetUser(t.Context(), "johndoe"); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("got %v, want DeadlineExceeded", err)
 	}
-	if _, err := client.BatchGetUsers(t.Context(), []string{"johndoe"}); status.Code(err) != codes.DeadlineExceeded {
+	if _, err := client.GetUsers(t.Context(), []string{"johndoe"}); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("got %v, want DeadlineExceeded", err)
 	}
 }
@@ -216,7 +216,7 @@ func TestErrorDetailsOfOthersAreNotTheServices(t *testing.T) {
 		return s.Err()
 	}
 	err := getUser(t, newClient(t, server.address, userprofile.Config{}))
-	failure, ok := errors.AsType[*userprofile.Error](err)
+	failure, ok := asError(err)
 	if !ok || failure.Code != codes.NotFound || failure.Reason != "" || errors.Is(err, userprofile.ErrUserNotFound) {
 		t.Errorf("got %v, want a NotFound without a reason", err)
 	}
@@ -230,6 +230,10 @@ func TestBadConfig(t *testing.T) {
 		"no target":           {"", userprofile.Config{}},
 		"negative timeout":    {"localhost:50051", userprofile.Config{Timeout: -1}},
 		"line break in token": {"localhost:50051", userprofile.Config{Token: "secret\n"}},
+		"many connections":    {"localhost:50051", userprofile.Config{Connections: 65}},
+		"two tokens": {"localhost:50051", userprofile.Config{Token: "a", TokenSource: func(context.Context) (string, error) {
+			return "b", nil
+		}}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -15,6 +15,9 @@ import (
 	"google.golang.org/grpc/credentials/local"
 )
 
+// maxConnections is far more than a server has processes.
+const maxConnections = 64
+
 // Config configures a [Client]. The zero value means plaintext without a token.
 type Config struct {
 	// TLS turns TLS on; see [LoadTLS]. If TLSFiles is nil too, there is none.
@@ -27,6 +30,9 @@ type Config struct {
 	// Token is sent with every call as "authorization: Bearer …". Without TLS,
 	// it is sent to this machine only, unless AllowPlaintextToken is set.
 	Token string
+
+	// TokenSource returns the token, instead of Token.
+	TokenSource TokenSource
 
 	// TokenFile is a file with the token, instead of Token. It is read again
 	// when it has changed; while it is missing or invalid, the last valid token
@@ -46,70 +52,89 @@ type Config struct {
 	// a restart.
 	FailFast bool
 
+	// Connections is the number of connections to each address; zero means one.
+	// With more, calls take turns, so that they reach several processes of one
+	// server (serve --processes). Retries of a call stay on its connection.
+	Connections int
+
 	// HealthChecking watches each server's health by the standard protocol, and
 	// sends no calls to servers that report NOT_SERVING. The watch carries no
 	// token; a server or gateway that refuses it gets no calls at all. Without
 	// health checking, a retry goes to the next server.
 	HealthChecking bool
 
-	// DialOptions are added last and override the fields above: tracing,
-	// keepalive and the like.
+	// DialOptions are added last and override the fields above: interceptors,
+	// tracing, resolvers, keepalive, no retries ([grpc.WithDisableRetry]) and the
+	// like.
 	DialOptions []grpc.DialOption
 }
 
-func (c Config) credentials(target string) ([]grpc.DialOption, error) {
-	transport := insecure.NewCredentials()
-	var err error
+// TokenSource returns the token of a call, whose context it gets. It is called
+// for each call, so it should keep a token until that expires.
+type TokenSource func(ctx context.Context) (string, error)
+
+func (c Config) check(target string) error {
 	switch {
+	case target == "":
+		return errors.New("the target is empty; it must be host:port or unix:path")
+	case c.Timeout < 0:
+		return errors.New("the timeout must not be negative")
+	case c.Connections < 0 || c.Connections > maxConnections:
+		return fmt.Errorf("the number of connections must be 1 to %d, not %d", maxConnections, c.Connections)
 	case c.TLS != nil && c.TLSFiles != nil:
-		return nil, errors.New("userprofile: set TLS or TLSFiles, not both")
-	case c.TLS != nil:
-		transport = credentials.NewTLS(c.TLS)
-	case c.TLSFiles != nil:
-		if transport, err = newFileCredentials(*c.TLSFiles); err != nil {
-			return nil, err
-		}
+		return errors.New("set TLS or TLSFiles, not both")
+	case c.tokens() > 1:
+		return errors.New("set one of Token, TokenSource and TokenFile")
+	case c.localToken() && !isLoopback(target):
+		return fmt.Errorf("the token would be sent to %s in plaintext; set TLS, TLSFiles or AllowPlaintextToken", target)
 	}
-	token, err := c.token()
-	if err != nil {
-		return nil, err
-	}
-	if token == nil {
-		return []grpc.DialOption{grpc.WithTransportCredentials(transport)}, nil
-	}
-	secure := c.TLS != nil || c.TLSFiles != nil
-	if !secure && !c.AllowPlaintextToken {
-		if !isLoopback(target) {
-			return nil, fmt.Errorf("userprofile: the token would be sent to %s in plaintext; set TLS, TLSFiles or AllowPlaintextToken", target)
-		}
-		// A name may resolve to any address; these credentials check the address itself.
-		transport = local.NewCredentials()
-	}
-	return []grpc.DialOption{
-		grpc.WithTransportCredentials(transport),
-		grpc.WithPerRPCCredentials(bearer{token, secure}),
-	}, nil
+	return nil
 }
 
-// token returns what returns the token, nil if there is none.
-func (c Config) token() (func() string, error) {
+func (c Config) secure() bool { return c.TLS != nil || c.TLSFiles != nil }
+
+func (c Config) tokens() int {
+	count := 0
+	for _, given := range []bool{c.Token != "", c.TokenSource != nil, c.TokenFile != ""} {
+		if given {
+			count++
+		}
+	}
+	return count
+}
+
+// localToken reports whether there is a token that may be sent to this machine
+// only.
+func (c Config) localToken() bool {
+	return c.tokens() > 0 && !c.secure() && !c.AllowPlaintextToken
+}
+
+func (c Config) transport() (credentials.TransportCredentials, error) {
 	switch {
-	case c.Token != "" && c.TokenFile != "":
-		return nil, errors.New("userprofile: set Token or TokenFile, not both")
+	case c.TLS != nil:
+		return credentials.NewTLS(c.TLS), nil
+	case c.TLSFiles != nil:
+		return newFileCredentials(*c.TLSFiles)
+	case c.localToken():
+		// A name may resolve to any address; these credentials check the address itself.
+		return local.NewCredentials(), nil
+	}
+	return insecure.NewCredentials(), nil
+}
+
+// tokenSource returns nil if there is no token.
+func (c Config) tokenSource() (TokenSource, error) {
+	switch {
 	case c.TokenFile != "":
 		file, err := newTokenFile(c.TokenFile)
 		if err != nil {
 			return nil, err
 		}
-		return file.current, nil
+		return func(context.Context) (string, error) { return file.current(), nil }, nil
 	case c.Token != "":
-		if err := checkToken(c.Token); err != nil {
-			return nil, fmt.Errorf("userprofile: %w", err)
-		}
-		return func() string { return c.Token }, nil
-	default:
-		return nil, nil
+		return func(context.Context) (string, error) { return c.Token, nil }, checkToken(c.Token)
 	}
+	return c.TokenSource, nil
 }
 
 // isLoopback returns false for every form of target that it doesn't know.
@@ -123,17 +148,4 @@ func isLoopback(target string) bool {
 		host = address // without a port
 	}
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
-}
-
-type bearer struct {
-	token  func() string
-	secure bool
-}
-
-func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer " + b.token()}, nil
-}
-
-func (b bearer) RequireTransportSecurity() bool {
-	return b.secure
 }

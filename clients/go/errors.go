@@ -1,6 +1,7 @@
 package userprofile
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -20,6 +21,9 @@ import (
 // ErrUserNotFound is the error, for [errors.Is], of a username that no user has.
 var ErrUserNotFound = errors.New("userprofile: there is no such user")
 
+// ErrClosed is the error, for [errors.Is], of calls of a client that was closed.
+var ErrClosed = errors.New("userprofile: the client was closed")
+
 // Reason returns the string that [Error.Reason] has for a reason of the
 // contract: USER_NOT_FOUND for ERROR_REASON_USER_NOT_FOUND.
 func Reason(reason userprofilev1.ErrorReason) string {
@@ -29,6 +33,11 @@ func Reason(reason userprofilev1.ErrorReason) string {
 // Unreachable is the client's own reason for UNAVAILABLE: the service sent no
 // response.
 var Unreachable = Reason(userprofilev1.ErrorReason_ERROR_REASON_SERVICE_UNREACHABLE)
+
+// Refused is the client's own reason for calls that gRPC in a server or proxy
+// has dropped: CANCELLED without the caller's doing, or RESOURCE_EXHAUSTED that
+// isn't about the size of a message.
+var Refused = Reason(userprofilev1.ErrorReason_ERROR_REASON_CALL_REFUSED)
 
 var (
 	userNotFound    = Reason(userprofilev1.ErrorReason_ERROR_REASON_USER_NOT_FOUND)
@@ -41,8 +50,16 @@ const domain = "userprofile"
 // the service.
 var (
 	reasonForm    = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,62}$`)
-	requestIDForm = regexp.MustCompile(`^[ -~]{1,128}$`)
+	requestIDForm = regexp.MustCompile(`^[!-~]{1,128}$`)
 )
+
+// aboutSize matches gRPC's messages for messages over a limit, which no retry
+// helps.
+var aboutSize = regexp.MustCompile(`(?i)larger than|size|too large`)
+
+// maxUsernameBytes is more than any username may have, and little enough for a
+// hundred of them to be sent. The server checks what is shorter.
+const maxUsernameBytes = 600
 
 // maxMessageRunes limits messages. The service's have about 100 characters.
 const maxMessageRunes = 1000
@@ -52,7 +69,9 @@ const maxMessageRunes = 1000
 var unreadable = status.New(codes.Unknown, "The client can't read the server's response.")
 
 // Error is the error of a call, or of one username of a batch, from the service
-// or from gRPC.
+// or from gRPC. [errors.As] finds it. By [errors.Is], it is [ErrUserNotFound],
+// [ErrClosed], [context.Canceled], [context.DeadlineExceeded] or the error of a
+// [TokenSource], if that is what the call failed with.
 type Error struct {
 	// Code is the gRPC status code.
 	Code codes.Code
@@ -60,18 +79,19 @@ type Error struct {
 	// characters are escaped.
 	Message string
 	// Reason is the service's reason, for example "USER_NOT_FOUND" (see
-	// [Reason]), or [Unreachable]; empty if the error is not from the service.
+	// [Reason]), or [Unreachable] or [Refused]; empty otherwise.
 	Reason string
 	// Retryable reports whether a retry may help after a pause: the service says
-	// so, or no server sent a response.
+	// so, or it sent no response.
 	Retryable bool
-	// RequestID identifies the call in the server's log. All results of a batch
-	// have the same. Empty if the error is not from the service.
+	// RequestID identifies the call in the server's log. Empty if there was no
+	// call.
 	RequestID string
 	// Violations are the invalid fields of the request.
 	Violations []*errdetails.BadRequest_FieldViolation
 
 	status *status.Status
+	cause  error
 }
 
 // Error returns the message with violations, code, reason and request id.
@@ -96,6 +116,9 @@ func (e *Error) Is(target error) bool {
 	return target == ErrUserNotFound && e.Code == codes.NotFound && e.Reason == userNotFound
 }
 
+// Unwrap returns what the call failed with, if it isn't a response.
+func (e *Error) Unwrap() error { return e.cause }
+
 // GRPCStatus returns the status with its details, for [status.FromError] and
 // [status.Code].
 func (e *Error) GRPCStatus() *status.Status {
@@ -103,17 +126,20 @@ func (e *Error) GRPCStatus() *status.Status {
 }
 
 // newError takes the request id from the trailer where no detail has it, as in
-// the results of a batch.
-func newError(s *status.Status, trailer metadata.MD) *Error {
+// the results of a batch, and that of the call where the service sent none.
+func newError(s *status.Status, trailer metadata.MD, requestID string) *Error {
 	if s.Code() == codes.OK || s.Code() > codes.Unauthenticated {
 		// An error with code OK, or with an unknown code.
 		p := s.Proto()
 		p.Code = int32(codes.Unknown)
 		s = status.FromProto(p)
 	}
-	e := &Error{Code: s.Code(), Message: printable(s.Message()), status: s}
-	if ids := trailer.Get("x-request-id"); len(ids) > 0 && requestIDForm.MatchString(ids[0]) {
-		e.RequestID = ids[0]
+	e := &Error{Code: s.Code(), Message: printable(s.Message()), RequestID: requestID, status: s}
+	if e.Code == codes.DeadlineExceeded {
+		e.cause = context.DeadlineExceeded
+	}
+	if id := first(trailer.Get(requestIDKey)); requestIDForm.MatchString(id) {
+		e.RequestID = id
 	}
 	var retryInfo bool
 	for _, detail := range s.Details() {
@@ -136,11 +162,23 @@ func newError(s *status.Status, trailer metadata.MD) *Error {
 		}
 	}
 	e.Retryable = e.Reason != "" && retryInfo
-	if e.Reason == "" && e.Code == codes.Unavailable {
-		e.Reason = Unreachable
-		e.Retryable = !forbidsRetries(trailer)
+	if e.Reason == "" {
+		if e.Reason = ownReason(e.Code, e.Message); e.Reason != "" {
+			e.Retryable = !forbidsRetries(trailer)
+		}
 	}
 	return e
+}
+
+// ownReason returns the client's own reason for a failure without one.
+func ownReason(code codes.Code, message string) string {
+	switch {
+	case code == codes.Unavailable:
+		return Unreachable
+	case code == codes.Canceled, code == codes.ResourceExhausted && !aboutSize.MatchString(message):
+		return Refused
+	}
+	return ""
 }
 
 // forbidsRetries follows gRPC's rule: a pushback that is no number forbids
@@ -172,19 +210,47 @@ func printable(text string) string {
 	return kept.String()
 }
 
-// checkUnicode returns INVALID_USERNAME for a name that protobuf can't encode.
-func checkUnicode(username, field string) error {
-	if utf8.ValidString(username) {
+// checkUsername returns INVALID_USERNAME for a name that can't be sent. The
+// server checks all others.
+func checkUsername(username, field string) error {
+	problem := ""
+	switch {
+	case !utf8.ValidString(username):
+		problem = "must be valid Unicode"
+	case len(username) > maxUsernameBytes:
+		problem = "must not be longer than 233 bytes in UTF-8"
+	default:
 		return nil
 	}
 	s, err := status.New(codes.InvalidArgument, "The username is not valid.").WithDetails(
 		&errdetails.ErrorInfo{Domain: domain, Reason: invalidUsername},
 		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
-			{Field: field, Description: "must be valid Unicode"},
+			{Field: field, Description: problem},
 		}},
 	)
 	if err != nil {
 		return err
 	}
-	return newError(s, nil)
+	return newError(s, nil, "")
+}
+
+// unsent returns the error of a call that the client has not made, or has given
+// up.
+func unsent(code codes.Code, message string, requestID string, cause error) *Error {
+	e := newError(status.New(code, message), nil, requestID)
+	e.Reason, e.Retryable, e.cause = "", false, cause
+	return e
+}
+
+func errClosed(requestID string) *Error {
+	return unsent(codes.Canceled, "The client was closed.", requestID, ErrClosed)
+}
+
+func cancelled(s *status.Status, requestID string) *Error {
+	return unsent(codes.Canceled, s.Message(), requestID, context.Canceled)
+}
+
+// noToken fails like a call without a token. The text is the token source's own.
+func noToken(err error, requestID string) *Error {
+	return unsent(codes.Unauthenticated, "There is no token: "+err.Error(), requestID, err)
 }

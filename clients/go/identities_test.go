@@ -1,7 +1,6 @@
 package userprofile_test
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -61,7 +60,7 @@ func TestIdentities(t *testing.T) {
 
 func wantFailure(t *testing.T, err error, code codes.Code, reason userprofilev1.ErrorReason) {
 	t.Helper()
-	failure, ok := errors.AsType[*userprofile.Error](err)
+	failure, ok := asError(err)
 	if !ok || failure.Code != code || failure.Reason != userprofile.Reason(reason) || failure.Retryable {
 		t.Errorf("got %v", err)
 	}

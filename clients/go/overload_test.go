@@ -55,7 +55,7 @@ func TestACallThatAnOverloadedServerDoesNotWantAgainIsNotRetried(t *testing.T) {
 	server := startFakeServer(t)
 	server.fail = func(ctx context.Context, _ int) error { return overloaded(t, ctx, "-1") }
 	err := getUser(t, newClient(t, server.address, userprofile.Config{}))
-	failure, ok := errors.AsType[*userprofile.Error](err)
+	failure, ok := asError(err)
 	if !ok || failure.Code != codes.ResourceExhausted || failure.Reason != "OVERLOADED" || !failure.Retryable {
 		t.Errorf("got %#v", err)
 	}
@@ -89,11 +89,11 @@ func TestASustainedOverloadIsNotMultiplied(t *testing.T) {
 func TestARequestThatIsTooLargeIsNotSent(t *testing.T) {
 	server := startFakeServer(t)
 	client := newClient(t, server.address, userprofile.Config{})
-	large := strings.Repeat("x", 70_000)
-	_, single := client.GetUser(t.Context(), large)
-	_, batch := client.BatchGetUsers(t.Context(), []string{"johndoe", large})
+	large := userprofile.WithFields(strings.Repeat("x", 70_000))
+	_, single := client.GetUser(t.Context(), "johndoe", large)
+	_, batch := client.GetUsers(t.Context(), []string{"johndoe"}, large)
 	for _, err := range []error{single, batch} {
-		if failure, ok := errors.AsType[*userprofile.Error](err); !ok || failure.Code != codes.ResourceExhausted || failure.Retryable {
+		if failure, ok := asError(err); !ok || failure.Code != codes.ResourceExhausted || failure.Reason != "" || failure.Retryable {
 			t.Errorf("got %#v", err)
 		}
 	}
@@ -103,16 +103,22 @@ func TestARequestThatIsTooLargeIsNotSent(t *testing.T) {
 }
 
 func TestAFailureWithoutAReasonIsRetryableUnlessThePushbackForbidsIt(t *testing.T) {
-	for pushback, want := range map[string]bool{"1": true, "-1": false, "soon": false} {
-		server := startFakeServer(t)
-		server.fail = func(ctx context.Context, _ int) error {
-			grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", pushback))
-			return status.Error(codes.Unavailable, "not now")
-		}
-		err := getUser(t, newClient(t, server.address, userprofile.Config{}))
-		failure, ok := errors.AsType[*userprofile.Error](err)
-		if !ok || failure.Reason != userprofile.Unreachable || failure.Retryable != want {
-			t.Errorf("pushback %q: got %#v", pushback, err)
+	for code, reason := range map[codes.Code]string{
+		codes.Unavailable:       userprofile.Unreachable,
+		codes.Canceled:          userprofile.Refused,
+		codes.ResourceExhausted: userprofile.Refused,
+	} {
+		for pushback, want := range map[string]bool{"1": true, "-1": false, "soon": false} {
+			server := startFakeServer(t)
+			server.fail = func(ctx context.Context, _ int) error {
+				grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", pushback))
+				return status.Error(code, "not now")
+			}
+			err := getUser(t, newClient(t, server.address, userprofile.Config{}))
+			failure, ok := asError(err)
+			if !ok || failure.Reason != reason || failure.Retryable != want || errors.Is(err, context.Canceled) {
+				t.Errorf("%v, pushback %q: got %#v", code, pushback, err)
+			}
 		}
 	}
 }

@@ -50,7 +50,7 @@ func TestInvalidResultsOfABatch(t *testing.T) {
 		foundUser("johndoe"),
 	}}
 	names := []string{"johndoe", "b", "c", "missing", "d", "e", "f"}
-	results, err := newClient(t, server.address, userprofile.Config{}).BatchGetUsers(t.Context(), names)
+	results, err := newClient(t, server.address, userprofile.Config{}).GetUsers(t.Context(), names)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestInvalidResultsOfABatch(t *testing.T) {
 			t.Errorf("got %v", result)
 		}
 		failure := checkError(t, result.Err, want.code, want.message)
-		if failure.RequestID != "the batch" {
+		if failure.RequestID != "the-batch" {
 			t.Errorf("request id %q, want that of the batch", failure.RequestID)
 		}
 	}
@@ -95,7 +95,7 @@ func TestNoFieldsAreTheUsernameAndNotAll(t *testing.T) {
 			if _, err := client.GetUser(t.Context(), "johndoe", want.options...); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := client.BatchGetUsers(t.Context(), []string{"johndoe"}, want.options...); err != nil {
+			if _, err := client.GetUsers(t.Context(), []string{"johndoe"}, want.options...); err != nil {
 				t.Fatal(err)
 			}
 			for _, mask := range server.masks() {
@@ -107,15 +107,20 @@ func TestNoFieldsAreTheUsernameAndNotAll(t *testing.T) {
 	}
 }
 
-func TestANameThatIsNotUnicodeIsNeverSent(t *testing.T) {
+func TestANameThatNobodyCanHaveIsNeverSent(t *testing.T) {
 	server := startFakeServer(t)
 	client := newClient(t, server.address, userprofile.Config{})
-	_, err := client.GetUser(t.Context(), "\xff")
-	checkInvalid(t, err, "username")
-	_, err = client.BatchGetUsers(t.Context(), []string{"johndoe", "\xff"})
-	checkInvalid(t, err, "usernames[1]")
+	for _, name := range []string{"\xff", strings.Repeat("x", 601)} {
+		_, err := client.GetUser(t.Context(), name)
+		checkInvalid(t, err, "username")
+		results, err := client.GetUsers(t.Context(), []string{name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkInvalid(t, results[0].Err, "usernames[0]")
+	}
 	if len(server.attempts()) != 0 {
-		t.Error("the call reached the server")
+		t.Error("a call reached the server")
 	}
 }
 
@@ -130,7 +135,7 @@ func TestUnavailableWithoutAReasonIsUnreachable(t *testing.T) {
 	for name, target := range map[string]string{"a proxy's": server.address, "gRPC's": listener.Addr().String()} {
 		t.Run(name, func(t *testing.T) {
 			err := getUser(t, newClient(t, target, userprofile.Config{FailFast: true}))
-			failure, ok := errors.AsType[*userprofile.Error](err)
+			failure, ok := asError(err)
 			if !ok || failure.Code != codes.Unavailable || failure.Reason != userprofile.Unreachable {
 				t.Errorf("got %v, want Unavailable and %s", err, userprofile.Unreachable)
 			}
@@ -157,7 +162,7 @@ func failed(username string, failure *statuspb.Status) *userprofilev1.BatchGetUs
 
 func checkError(t *testing.T, err error, code codes.Code, message string) *userprofile.Error {
 	t.Helper()
-	failure, ok := errors.AsType[*userprofile.Error](err)
+	failure, ok := asError(err)
 	if !ok {
 		t.Fatalf("got %v, want an error with code %v", err, code)
 	}
@@ -189,7 +194,7 @@ func TestTextCannotSteerATerminal(t *testing.T) {
 	server.batch = &userprofilev1.BatchGetUsersResponse{Results: []*userprofilev1.BatchGetUsersResponse_Result{
 		failed("johndoe", failure),
 	}}
-	results, err := newClient(t, server.address, userprofile.Config{}).BatchGetUsers(t.Context(), []string{"johndoe"})
+	results, err := newClient(t, server.address, userprofile.Config{}).GetUsers(t.Context(), []string{"johndoe"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +205,7 @@ func TestTextCannotSteerATerminal(t *testing.T) {
 	if !strings.Contains(text, `\x1b[31mred\r\n\u202egpj.\u2028xx`) || !strings.Contains(text, "more characters)") {
 		t.Errorf("got %s", text)
 	}
-	if e := checkCode(t, results[0].Err, codes.InvalidArgument); e.Reason != "" || e.RequestID != "the batch" {
+	if e := checkCode(t, results[0].Err, codes.InvalidArgument); e.Reason != "" || e.RequestID != "the-batch" {
 		t.Errorf("got reason %q, request id %q", e.Reason, e.RequestID)
 	}
 }
@@ -212,7 +217,7 @@ func TestAReasonCountsWithItsOwnCodeAlone(t *testing.T) {
 	server.batch = &userprofilev1.BatchGetUsersResponse{Results: []*userprofilev1.BatchGetUsersResponse_Result{
 		failed("johndoe", failure),
 	}}
-	results, err := newClient(t, server.address, userprofile.Config{}).BatchGetUsers(t.Context(), []string{"johndoe"})
+	results, err := newClient(t, server.address, userprofile.Config{}).GetUsers(t.Context(), []string{"johndoe"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +228,7 @@ func TestAReasonCountsWithItsOwnCodeAlone(t *testing.T) {
 
 func checkCode(t *testing.T, err error, code codes.Code) *userprofile.Error {
 	t.Helper()
-	failure, ok := errors.AsType[*userprofile.Error](err)
+	failure, ok := asError(err)
 	if !ok || failure.Code != code {
 		t.Fatalf("got %v, want an error with code %v", err, code)
 	}

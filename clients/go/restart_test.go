@@ -2,7 +2,6 @@ package userprofile_test
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -97,7 +96,7 @@ func TestAServiceThatIsNotThere(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := newClient(t, listener.Addr().String(), config).GetUser(t.Context(), "johndoe")
-			failure, ok := errors.AsType[*userprofile.Error](err)
+			failure, ok := asError(err)
 			if !ok || failure.Code != codes.Unavailable || failure.Reason != userprofile.Unreachable ||
 				status.Code(err) != codes.Unavailable || !strings.Contains(failure.Message, "refused") {
 				t.Errorf("got %v", err)

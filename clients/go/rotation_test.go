@@ -157,7 +157,7 @@ func TestTokenFileWithoutATokenIsRefused(t *testing.T) {
 	}
 	for name, config := range map[string]userprofile.Config{
 		"no such file":        {TokenFile: filepath.Join(folder, "missing")},
-		"not both":            {Token: "token", TokenFile: filepath.Join(folder, "missing")},
+		"set one of Token":    {Token: "token", TokenFile: filepath.Join(folder, "missing")},
 		"TLS or TLSFiles":     {TLS: &tls.Config{}, TLSFiles: &userprofile.TLSFiles{}},
 		"reading the CA":      {TLSFiles: &userprofile.TLSFiles{CA: filepath.Join(folder, "missing")}},
 		"needs both its cert": {TLSFiles: &userprofile.TLSFiles{Key: filepath.Join(folder, "missing")}},

@@ -2,6 +2,7 @@ package userprofile_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"testing"
@@ -40,16 +41,25 @@ func (s *fakeServer) GetUser(_ context.Context, request *userprofilev1.GetUserRe
 	return &userprofilev1.GetUserResponse{User: &userprofile.User{Username: request.GetUsername()}}, nil
 }
 
-func (s *fakeServer) BatchGetUsers(ctx context.Context, _ *userprofilev1.BatchGetUsersRequest) (*userprofilev1.BatchGetUsersResponse, error) {
-	grpc.SetTrailer(ctx, metadata.Pairs("x-request-id", "the batch"))
-	return s.batch, nil
+func (s *fakeServer) BatchGetUsers(ctx context.Context, request *userprofilev1.BatchGetUsersRequest) (*userprofilev1.BatchGetUsersResponse, error) {
+	if s.batch != nil {
+		grpc.SetTrailer(ctx, metadata.Pairs("x-request-id", "the-batch"))
+		return s.batch, nil
+	}
+	response := new(userprofilev1.BatchGetUsersResponse)
+	for _, username := range request.GetUsernames() {
+		response.Results = append(response.Results, foundUser(username))
+	}
+	return response, nil
 }
 
 func (s *fakeServer) intercept(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	received, _ := metadata.FromIncomingContext(ctx)
 	s.mutex.Lock()
 	s.metadata = append(s.metadata, received)
-	s.readMask = append(s.readMask, request.(interface{ GetReadMask() *fieldmaskpb.FieldMask }).GetReadMask())
+	if request, ok := request.(interface{ GetReadMask() *fieldmaskpb.FieldMask }); ok { // a health check has none
+		s.readMask = append(s.readMask, request.GetReadMask())
+	}
 	attempt := len(s.metadata)
 	s.mutex.Unlock()
 	if s.fail != nil {
@@ -97,6 +107,13 @@ func (s *fakeServer) start(t *testing.T, options ...grpc.ServerOption) {
 	go server.Serve(listener)
 	s.stop = server.Stop
 	t.Cleanup(server.Stop)
+}
+
+// asError is errors.AsType, which Go has since 1.26.
+func asError(err error) (*userprofile.Error, bool) {
+	var failure *userprofile.Error
+	found := errors.As(err, &failure)
+	return failure, found
 }
 
 func newClient(t *testing.T, target string, config userprofile.Config) *userprofile.Client {

@@ -22,21 +22,29 @@ const clockSkew = 5 * time.Minute
 // The error says why a file can't be used, for example because the certificate
 // has expired. At least one of the authorities in caFile must be valid.
 func LoadTLS(caFile, certFile, keyFile string) (*tls.Config, error) {
-	config := &tls.Config{}
-	if caFile != "" {
-		roots, err := loadAuthorities(caFile)
+	config, err := TLSFiles{CA: caFile, Cert: certFile, Key: keyFile}.load()
+	if err != nil {
+		return nil, fmt.Errorf("userprofile: %w", err)
+	}
+	return config, nil
+}
+
+func (f TLSFiles) load() (*tls.Config, error) {
+	config := &tls.Config{ServerName: f.ServerName}
+	if f.CA != "" {
+		roots, err := loadAuthorities(f.CA)
 		if err != nil {
-			return nil, fmt.Errorf("userprofile: reading the CA: %w", err)
+			return nil, fmt.Errorf("reading the CA: %w", err)
 		}
 		config.RootCAs = roots
 	}
-	if (certFile == "") != (keyFile == "") {
-		return nil, errors.New("userprofile: a client certificate needs both its certificate and its key")
+	if (f.Cert == "") != (f.Key == "") {
+		return nil, errors.New("a client certificate needs both its certificate and its key")
 	}
-	if certFile != "" {
-		pair, err := loadPair(certFile, keyFile)
+	if f.Cert != "" {
+		pair, err := loadPair(f.Cert, f.Key)
 		if err != nil {
-			return nil, fmt.Errorf("userprofile: reading the client certificate: %w", err)
+			return nil, fmt.Errorf("reading the client certificate: %w", err)
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}

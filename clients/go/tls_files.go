@@ -15,6 +15,10 @@ import (
 // end.
 type TLSFiles struct {
 	CA, Cert, Key string
+
+	// ServerName is the name to expect in the server's certificate, if it isn't
+	// the host of the target.
+	ServerName string
 }
 
 // fileCredentials are TLS credentials whose files are read for each handshake.
@@ -25,7 +29,7 @@ type fileCredentials struct {
 }
 
 func newFileCredentials(files TLSFiles) (credentials.TransportCredentials, error) {
-	config, err := LoadTLS(files.CA, files.Cert, files.Key)
+	config, err := files.load()
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +39,7 @@ func newFileCredentials(files TLSFiles) (credentials.TransportCredentials, error
 }
 
 func (c *fileCredentials) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if config, err := LoadTLS(c.files.CA, c.files.Cert, c.files.Key); err == nil {
+	if config, err := c.files.load(); err == nil {
 		c.last.Store(config)
 	}
 	return credentials.NewTLS(c.last.Load()).ClientHandshake(ctx, authority, conn)

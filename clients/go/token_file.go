@@ -33,11 +33,11 @@ type tokenFile struct {
 func newTokenFile(path string) (*tokenFile, error) {
 	info, err := os.Stat(path) // before reading: what is written meanwhile is a change
 	if err != nil {
-		return nil, fmt.Errorf("userprofile: the token file: %w", err)
+		return nil, fmt.Errorf("the token file: %w", err)
 	}
 	token, err := readToken(path)
 	if err != nil {
-		return nil, fmt.Errorf("userprofile: the token file: %w", err)
+		return nil, fmt.Errorf("the token file: %w", err)
 	}
 	return &tokenFile{path: path, look: time.Now(), read: info, token: token}, nil
 }

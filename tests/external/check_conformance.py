@@ -37,6 +37,11 @@ PYTHON = [sys.executable, "-m", "tests.client_conformance.adapter"]
 ADAPTERS = {
     "python": Adapter(".", [], PYTHON),
     "python-async": Adapter(".", [], [*PYTHON, "--async"]),
+    "go": Adapter(
+        "clients/go",
+        ["sh", "-c", f"go generate . && go build -o {BUILD}/go ./internal/conformance"],
+        [f"{BUILD}/go"],
+    ),
     "rust": Adapter(
         "tests/client_conformance/rust",
         ["cargo", "build", "--quiet", "--target-dir", f"{BUILD}/rust"],

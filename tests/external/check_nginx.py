@@ -86,7 +86,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         done = subprocess.run(command, cwd=CLIENTS / language, capture_output=True, text=True, timeout=500, check=False)
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
 
-    build("go", "go", "build", "-o", str(folder / "go-client"), "./cmd/userprofile")
+    build("go", "go", "build", "-o", str(folder / "go-client"), "./examples/get")
     build("node", "npm", "run", "--silent", "build")
     classpath = folder / "classpath"
     build("java", "mvn", "-B", "-q", "compile", "dependency:build-classpath", f"-Dmdep.outputFile={classpath}")

@@ -96,11 +96,23 @@ test-couchbase: setup ## Run it on the cluster at TEST_COUCHBASE; see docs/couch
 	@test -n "$$TEST_COUCHBASE" || { echo 'TEST_COUCHBASE=couchbase://HOST/BUCKET is needed; see docs/couchbase.md'; exit 2; }
 	@TEST_ON_COUCHBASE=1 $(BIN)/python -m pytest tests/store_contract
 
-test-clients: setup $(BUF) $(GOOGLEAPIS) ## Try the Go, Node and Java clients on the real server (needs all three)
+test-clients: setup lint-go ## Try the Go, Node and Java clients on the real server (needs all three)
 	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
 	@npm run --prefix clients/node --silent lint -- --log-level warn
-	@cd clients/go && go generate . && test -z "$$(gofmt -l .)" && go vet ./...
-	@$(BIN)/python -m pytest tests/external/check_clients.py
+	@$(BIN)/python -m pytest tests/external/check_clients.py tests/external/check_go_module.py
+
+.PHONY: lint-go go-module
+# Vetting with the oldest Go sees what only newer standard libraries have.
+lint-go: $(BUF) $(GOOGLEAPIS) ## Check the Go client: gofmt, vet and staticcheck, and vet with the oldest Go that it supports (needs Go)
+	@cd clients/go && go generate .
+	@cd clients/go && unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "not as gofmt has it: $$unformatted"; exit 1; }
+	@cd clients/go && go vet ./...
+	@cd clients/go && go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+	@cd clients/go && GOTOOLCHAIN=go$$(sed -n 's/^go //p' go.mod) go vet ./...
+
+go-module: $(BUF) $(GOOGLEAPIS) ## Write the Go client as a module proxy serves it into build/goproxy (needs Go)
+	@cd clients/go && go generate .
+	@$(BIN)/python tools/go_module.py build/goproxy
 
 .PHONY: test-conformance
 test-conformance: setup $(BUF) $(GOOGLEAPIS) ## Judge the clients of all languages by the same cases (needs Go, Java, Maven, Node and Rust)

@@ -1,4 +1,4 @@
-"""Writes the README's tables anew, of settings from the code and of errors from the contract's comments.
+"""Writes tables of the documentation anew: settings and metrics from the code, errors from the contract's comments.
 
 `make docs` calls it, a test checks it.
 """
@@ -12,9 +12,11 @@ from typing import NamedTuple
 from userprofile_server.settings import Settings
 from userprofile_server.settings_base import settings_in
 from userprofile_server.settings_cli import CONFIG_FLAG, CONFIG_HELP, CONFIG_VARIABLE
+from userprofile_server.telemetry.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+METRICS_PAGE = ROOT / "docs" / "metrics.md"
 ERROR_REASONS = ROOT / "protos" / "userprofile" / "v1" / "error_reason.proto"
 
 
@@ -63,19 +65,34 @@ def errors_table() -> str:
     return "\n".join(rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"settings": settings_table, "errors": errors_table}
+def metrics_table() -> str:
+    """One row for each metric."""
+    rows = ["| metric | kind | labels | meaning |", "| --- | --- | --- | --- |"]
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.text} |")
+    return "\n".join(rows)
 
 
-def updated(text: str) -> str:
-    """Returns the README with its tables as they have to be."""
-    for name, table in TABLES.items():
+TABLES: dict[Path, dict[str, Callable[[], str]]] = {
+    README: {"settings": settings_table, "errors": errors_table},
+    METRICS_PAGE: {"metrics": metrics_table},
+}
+"""The tables of each page, by their names there."""
+
+
+def updated(page: Path) -> str:
+    """Returns the text of a page with its tables as they have to be."""
+    text = page.read_text()
+    for name, table in TABLES[page].items():
         begin, end = f"<!-- {name}: written by make docs -->", f"<!-- end of {name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         text, count = pattern.subn(lambda _: f"{begin}\n{table()}\n{end}", text)  # noqa: B023, called at once
         if count != 1:
-            sys.exit(f"README.md has {count} places for the table of {name}")
+            sys.exit(f"{page.name} has {count} places for the table of {name}")
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text()))
+    for page in TABLES:
+        page.write_text(updated(page))

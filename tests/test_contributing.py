@@ -27,6 +27,7 @@ PROSE = {
     "CONTRIBUTING.md": "the lists",
     "docs/architecture.md": "decisions",
     "docs/performance*": "measurements",
+    "docs/capacity*": "what follows from them",
 }
 OWN = "tests of this one"
 TESTS = {"tests/test_*.py": OWN, "tests/clients/test_*.py": OWN, "tests/external/*": OWN}
@@ -63,6 +64,7 @@ LISTS = {
             "server/userprofile_server/security/policy.py": "an example",
             "docs/security.md": "an example",
             "clients/go/examples/*": "an example",
+            "docs/metrics.md": "an example",
             "client/userprofile/responses.py": "the outcome of one username, for every method",
         },
     ),
@@ -77,12 +79,20 @@ LISTS = {
             "docs/processes.md": "what was measured, and sockets to a cluster",
             "docs/limits.md": "what was measured",
             "docs/security.md": "links to what protects each store",
+            "docs/operations.md": "what to do about each failure",
         },
         without=frozenset({"tests/store_contract/dictionary_store.py"}),
     ),
     "A reason": Specimen(
         (r"profile_?too_?large", r"corrupt_?(document|profile)"),
         {**PROSE, **TESTS, "docs/security.md": "what they give away"},
+    ),
+    "A metric": Specimen(
+        (r"\bqueue_age\b|userprofile_queue_age_seconds",),
+        {**PROSE, **TESTS},
+        without=frozenset(
+            {f"deploy/prometheus/{name}" for name in ("rules.yaml", "rules.test.yaml")} | {"docs/operations.md"}
+        ),
     ),
     "A setting": Specimen(
         (r"drain.grace",),
@@ -91,6 +101,7 @@ LISTS = {
             **TESTS,
             "tests/fake_supervisor.py": OWN,
             "docs/processes.md": "what signals do with several processes",
+            "docs/operations.md": "settings that matter",
         },
     ),
 }

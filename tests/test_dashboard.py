@@ -1,12 +1,14 @@
 """The dashboard and the alerts know all metrics, and only those that exist."""
 
 import re
+from pathlib import Path
 
 from deploy.prometheus.update_dashboard import DASHBOARD, LEFT_OUT, ROWS, dashboard
 from userprofile import reasons
 from userprofile_server.telemetry.metrics import METRICS, Metric
 
 RULES = DASHBOARD.with_name("rules.yaml")
+OPERATIONS = Path(__file__).parent.parent / "docs" / "operations.md"
 
 SUFFIXES = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("",), "gauge": ("",)}
 NAMES = {metric.name + suffix: metric for metric in METRICS for suffix in SUFFIXES[metric.kind]}
@@ -71,3 +73,12 @@ def test_every_alert_has_a_summary_and_a_section_in_the_operators_guide() -> Non
         assert re.search(r"^ +severity: (critical|warning)$", text, re.MULTILINE), name
         assert re.search(r'^ +summary: "[^"]+"$', text, re.MULTILINE), name
         assert f"runbook: docs/operations.md#{name.lower()}\n" in text, name
+
+
+def test_the_operators_guide_names_the_reasons_that_count_as_failures() -> None:
+    counted = re.search(r'reason=~"(STORE[^"]*)"', RULES.read_text())
+    section = re.search(r"^### UserprofileErrors\n(.*?)^### ", OPERATIONS.read_text(), re.DOTALL | re.MULTILINE)
+    assert counted
+    assert section
+    known = {value for name, value in vars(reasons).items() if name.isupper()}
+    assert set(re.findall(r"\b[A-Z_]{8,}\b", section[1])) == {each for each in known if re.fullmatch(counted[1], each)}

@@ -37,6 +37,7 @@ from tests.support import (
 )
 from userprofile.v1 import user_profile_service_pb2 as pb
 from userprofile.v1 import user_profile_service_pb2_grpc as pb_grpc
+from userprofile_server.limits import LimitSettings
 from userprofile_server.listen import ListenAddress
 from userprofile_server.rpc import service
 from userprofile_server.security.tokens import new_token
@@ -161,6 +162,8 @@ def test_calls_are_counted_by_method_status_and_reason(served: Service) -> None:
         assert CallError.of(lambda: stub.BatchGetUsers(batch, **reader)).reason == "CALLER_NOT_ALLOWED"
         CallError.of(lambda: bare_call(served.channel, f"/{SERVICE}/GetUser")(b"\x0a\x05ab", **everything))
         health_stub(served.channel).Check(health_pb2.HealthCheckRequest(), timeout=WAIT)
+        too_large = bytes(LimitSettings().max_request_bytes + 1)
+        CallError.of(lambda: bare_call(served.channel, f"/{SERVICE}/GetUser")(too_large, **everything))
         for path in (f"/{SERVICE}/Nothing", "/nothing.v1.Here/Nothing"):
             unknown = bare_call(served.channel, path)
             assert CallError.of(lambda call=unknown: call(b"", timeout=WAIT)).code.name == "UNIMPLEMENTED"  # type: ignore[misc]

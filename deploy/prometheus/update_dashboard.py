@@ -78,7 +78,7 @@ def _by(metric: Metric, *by: str, what: str = "") -> Query:
     return Query(f"sum by ({', '.join(by)}) ({_of(metric)})", f"{named} {what}".strip())
 
 
-_FAILURES = '=~"STORE_.*|CORRUPT_DOCUMENT|OVERLOADED|INTERNAL"'  # as in rules.yaml
+_FAILURES = '=~"STORE_.*|CORRUPT_DOCUMENT|PROFILE_TOO_LARGE|OVERLOADED|INTERNAL"'  # as in rules.yaml
 _UNARY = {"grpc_type": '="unary"'}
 _PROCESS = ("instance", "process")
 _GOOD_BELOW, _GOOD_ABOVE = ("green", None), ("red", None)

@@ -99,7 +99,7 @@ test-couchbase: setup ## Run it on the cluster at TEST_COUCHBASE; see docs/couch
 test-clients: setup lint-go ## Try the Go, Node and Java clients on the real server (needs all three)
 	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
 	@npm run --prefix clients/node --silent lint -- --log-level warn
-	@$(BIN)/python -m pytest tests/external/check_clients.py tests/external/check_go_module.py
+	@$(BIN)/python -m pytest tests/external/check_clients.py tests/external/check_go_module.py tests/external/check_java_project.py
 
 .PHONY: lint-go go-module
 # Vetting with the oldest Go sees what only newer standard libraries have.
@@ -242,7 +242,7 @@ $(BUF): tools/package-lock.json
 lint: setup ## Check style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@! LC_ALL=C.UTF-8 grep -rnE --include='*.java' '^.{101}' clients/java/src || { echo 'Java: lines of up to 100 characters'; exit 1; }
+	@! LC_ALL=C.UTF-8 grep -rnE --include='*.java' '^.{101}' clients/java/src clients/java/examples || { echo 'Java: lines of up to 100 characters'; exit 1; }
 
 format: setup ## Bring the code into its style
 	@$(BIN)/ruff check --fix --quiet .

@@ -52,6 +52,7 @@ LISTS = {
             **PROSE,
             **TESTS,
             "*_test.go": OWN,
+            "clients/java/examples/*": "an example",
             "clients/java/src/test/*": OWN,
             "clients/node/test/*": OWN,
             "tests/clients/*": OWN,

@@ -88,14 +88,14 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
     build("go", "go", "build", "-o", str(folder / "go-client"), "./examples/get")
     build("node", "npm", "run", "--silent", "build")
-    classpath = folder / "classpath"
-    build("java", "mvn", "-B", "-q", "compile", "dependency:build-classpath", f"-Dmdep.outputFile={classpath}")
-    java = f"{CLIENTS / 'java/target/classes'}:{classpath.read_text().strip()}"
+    build("java", "mvn", "-B", "-q", "test-compile")
+    target = CLIENTS / "java/target"
+    java = f"{target / 'test-classes'}:{target / 'classes'}:{(target / 'test-classpath').read_text().strip()}"
     return {
         "python": [str(BIN / "userprofile")],
         "go": [str(folder / "go-client")],
         "node": ["node", str(CLIENTS / "node/dist/src/cli.js")],
-        "java": ["java", "-cp", java, "userprofile.client.Main"],
+        "java": ["java", "-cp", java, "FirstCalls"],
     }
 
 

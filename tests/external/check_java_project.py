@@ -53,7 +53,7 @@ def test_the_first_example_works_in_an_empty_project(tmp_path: Path) -> None:
     (tmp_path / "pom.xml").write_text(EMPTY_PROJECT.format(block("xml")))
     (tmp_path / "src/main/java").mkdir(parents=True)
     (tmp_path / "src/main/java/FirstCalls.java").write_text(block("java"))
-    run = re.search(r"`(mvn .*exec:java .*)`", README)
+    run = re.search(r"`(mvn [^`]*exec:java [^`]*)`", README)
     assert run
     with FakeUserProfileServer([User("johndoe", **USERS["johndoe"])]) as server:
         assert maven(tmp_path, run[1], USERPROFILE_TARGET=server.target) == block("text")

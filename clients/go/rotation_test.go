@@ -179,6 +179,18 @@ func TestTokenFileIsNotSentToAnotherMachineInPlaintext(t *testing.T) {
 	checkToken(t, server, newClient(t, server.address, userprofile.Config{TokenFile: file}))
 }
 
+func TestTheNameOfTheServersCertificateMayBeGiven(t *testing.T) {
+	a := newAuthority(t) // whose servers are 127.0.0.1
+	server := a.startTLSServer(t, tls.NoClientCert)
+	target := strings.Replace(server.address, "127.0.0.1", "localhost", 1)
+	config := userprofile.Config{FailFast: true, TLSFiles: &userprofile.TLSFiles{CA: a.ca}}
+	checkNeverCalled(t, server, newClient(t, target, config))
+	config.TLSFiles.ServerName = "127.0.0.1"
+	if err := getUser(t, newClient(t, target, config)); err != nil {
+		t.Error(err)
+	}
+}
+
 // The server has new certificates and trusts a new CA each time, connections
 // live for a moment, and the client's files are replaced one after the other.
 func TestTLSFilesAreReadForEachConnection(t *testing.T) {

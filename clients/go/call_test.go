@@ -136,6 +136,15 @@ func TestGRPCsOwnOptions(t *testing.T) {
 	}
 }
 
+func TestTheNumberOfAttemptsIsGRPCsOption(t *testing.T) {
+	server := startFakeServer(t)
+	server.fail = func(context.Context, int) error { return status.Error(codes.Unavailable, "not now") }
+	client := newClient(t, server.address, userprofile.Config{DialOptions: []grpc.DialOption{grpc.WithMaxCallAttempts(2)}})
+	if err := getUser(t, client); status.Code(err) != codes.Unavailable || len(server.attempts()) != 2 {
+		t.Errorf("got %v after %d attempts", err, len(server.attempts()))
+	}
+}
+
 func TestEndsThatAreNotTheServers(t *testing.T) {
 	server := startFakeServer(t)
 	arrived := make(chan struct{}, 1)

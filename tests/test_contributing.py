@@ -69,6 +69,7 @@ LISTS = {
             "clients/go/examples/*": "an example",
             "docs/metrics.md": "an example",
             "client/userprofile/responses.py": "the outcome of one username, for every method",
+            "clients/go/batches.go": "the outcome of one username, for every method",
         },
     ),
     "A store": Specimen(

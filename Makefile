@@ -6,6 +6,8 @@ DEMO_STORE := build/demo.db
 SECURE := build/secure
 # Tools of other languages, for their own targets only.
 GRPCURL := .tools/bin/grpcurl
+KUSTOMIZE := .tools/bin/kustomize
+COMPOSE := .tools/bin/compose-spec
 COUCHBASEMOCK := .tools/CouchbaseMock-1.5.27.jar
 BENCH := build/bench-go
 LOAD := build/bench-load
@@ -167,6 +169,30 @@ test-package: setup ## Build the wheel and the sdist, install and try them
 
 test-setup: setup ## Try setting up in odd folders, after it was stopped, moved, or lost something
 	@$(BIN)/python -m pytest tests/external/check_setup.py -n 2
+
+KUBERNETES_VALIDATE := build/kubernetes-validate
+DEPLOY_TOOLS := podman runc mmdebstrap
+
+.PHONY: test-deploy
+test-deploy: setup $(KUSTOMIZE) $(COMPOSE) $(KUBERNETES_VALIDATE) ## Build the image and run it, the manifests' pods and the systemd unit, and validate all of deploy/ (needs Go, root, and apt or what it installs)
+	@test "$$(id -u)" = 0 || { echo 'root is needed, for containers'; exit 2; }
+	@command -v $(DEPLOY_TOOLS) | test "$$(wc -l)" = $(words $(DEPLOY_TOOLS)) || { \
+	    command -v apt-get >/dev/null || { echo '$(DEPLOY_TOOLS) are needed'; exit 2; }; \
+	    echo 'installing $(DEPLOY_TOOLS)'; apt-get update -qq && apt-get install -y -qq --no-install-recommends $(DEPLOY_TOOLS) >/dev/null; }
+	@$(BIN)/python -m pytest tests/external/check_deploy.py -p no:xdist --durations 8
+	@sed -n '/^## Not run/,$$p' docs/deployment.md
+
+$(KUBERNETES_VALIDATE): tests/external/deploy/requirements.txt
+	@$(PYTHON) -m venv --clear $@
+	@$@/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(KUSTOMIZE):
+	@GOBIN="$$PWD/$(@D)" go install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
+
+$(COMPOSE):
+	@GOBIN="$$PWD/$(@D)" go install github.com/compose-spec/compose-go/v2/cmd@v2.16.2
+	@mv $(@D)/cmd $@
 
 $(GRPCURL):
 	@GOBIN="$$PWD/$(@D)" go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3

@@ -26,6 +26,8 @@ PROSE = {
     "CHANGELOG.md": "every list's last step",
     "CONTRIBUTING.md": "the lists",
     "docs/architecture.md": "decisions",
+    "docs/deployment.md": "what deploy/ has",
+    "deploy/*": "examples of settings",
     "docs/performance*": "measurements",
     "docs/capacity*": "what follows from them",
 }

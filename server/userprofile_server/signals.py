@@ -33,11 +33,15 @@ class Interrupted(KeyboardInterrupt):
 
 
 def end_at_once_on_interrupt() -> None:
-    """Restores the default action of Ctrl-C, which kills the process, until another handler is set.
+    """Makes Ctrl-C end the process at once, until another handler is set, and in a container SIGTERM too.
 
-    Python would raise KeyboardInterrupt, with a traceback, and only after a blocking library call has returned.
+    Python would raise KeyboardInterrupt, with a traceback, and only after a blocking library call has returned. The
+    default action would do, but not for the first process of a container: Linux doesn't take it for PID 1, so that a
+    container that is stopped while it starts would hang until it is killed.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    if os.getpid() == 1:
+        _handle([signal.SIGTERM, signal.SIGINT], lambda number, _: end_process(128 + number))
+    elif signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

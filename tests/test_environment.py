@@ -25,6 +25,8 @@ SHELL = {
     "USERPROFILE_SERVER_COUCHBASE_PASSWORD_FILE": "/run/secrets/couchbase",
     "TEST_COUCHBASE": "couchbase://localhost/userprofile",
     "USERPROFILE_SERVER_LOG_LEVEL": "error",
+    "USERPROFILE_SERVER_LOG_FORMAT": "json",
+    "OTEL_TRACES_EXPORTER": "console",
     "USERPROFILE_TARGET": "nowhere:1",
     "USERPROFILE_SERVER_LISTEN": "192.0.2.1:5",
     "PYCBC_LOG_LEVEL": "trace",

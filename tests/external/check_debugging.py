@@ -51,7 +51,7 @@ class Reader:
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     store = f"sqlite:///{tmp_path_factory.mktemp('demo') / 'demo.db'}"
     assert run("userprofile-server", "import", ROOT / "demo" / "users.jsonl", "--store", store).returncode == 0
-    with socket.socket() as unused, ServerProcess(store, "--log-level", "debug") as server:
+    with socket.socket() as unused, ServerProcess(store, "--log-level", "debug", "--log-calls", "1") as server:
         unused.bind(("127.0.0.1", 0))  # taken, and nobody listens
         yield Reader(server, f"127.0.0.1:{unused.getsockname()[1]}")
 

@@ -18,6 +18,7 @@ import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.IntStream;
@@ -121,6 +122,9 @@ class RestartTest {
       var took = Duration.ofNanos(System.nanoTime() - began);
       // Ours once a second, and each may be followed by gRPC's own, 0.8 seconds later or more.
       assertTrue(took.toMillis() >= 2500, () -> "%d attempts in %s".formatted(attempts, took));
+      done.set(true);
+      threads.shutdown();
+      assertTrue(threads.awaitTermination(1, TimeUnit.MINUTES), "the callers end");
     } finally {
       done.set(true);
       threads.shutdown();

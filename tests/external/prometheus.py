@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class Prometheus:
         """Waits until these alerts fire."""
         eventually(lambda: set(alerts) <= self.firing(), lambda: f"{alerts} fire, not only {self.firing()}")
 
-    def is_quiet(self, *, but_for: Sequence[tuple[str, str]] = ()) -> None:
+    def is_quiet(self, *, but_for: Collection[tuple[str, str]] = ()) -> None:
         """Waits until no alert fires but those."""
         eventually(lambda: self.firing() <= set(but_for), lambda: f"nothing fires, not {self.firing()}")
 

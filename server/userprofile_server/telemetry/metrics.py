@@ -98,7 +98,9 @@ LOG_DROPPED = Metric(
     "Lines of the log that were lost, because standard error was not read.",
 )
 PROCESS_ENDS = Metric(
-    "userprofile_process_restarts_total", "counter", "Server processes that ended unasked, and are started again."
+    "userprofile_process_restarts_total",
+    "counter",
+    "Server processes that ended while the server ran, other than by SIGHUP; each is started again.",
 )
 CPU = Metric("process_cpu_seconds_total", "counter", "CPU time of a process, in seconds.", _PROCESS)
 MEMORY = Metric("process_resident_memory_bytes", "gauge", "Resident memory of a process.", _PROCESS)

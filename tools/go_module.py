@@ -28,6 +28,7 @@ def write(folder: Path) -> str:
     with zipfile.ZipFile(versions / f"{version}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in sorted(files().items()):
             entry = zipfile.ZipInfo(f"{module}@{version}/{name}")  # with a constant time
+            entry.external_attr = 0o644 << 16  # for those who unpack it
             archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
     return f"{module}@{version}"
 

@@ -14,8 +14,19 @@ import com.google.rpc.ErrorInfo;
 import com.google.rpc.RequestInfo;
 import example.userprofile.v1.BatchGetUsersResponse;
 import example.userprofile.v1.GetUserResponse;
+import example.userprofile.v1.UserProfileServiceGrpc;
+import io.grpc.InsecureServerCredentials;
+import io.grpc.MethodDescriptor;
+import io.grpc.ServerServiceDefinition;
 import io.grpc.Status.Code;
+import io.grpc.netty.shaded.io.grpc.netty.NettyServerBuilder;
+import io.grpc.stub.ServerCalls;
+import java.io.ByteArrayInputStream;
 import java.io.IOException;
+import java.io.InputStream;
+import java.io.UncheckedIOException;
+import java.net.InetAddress;
+import java.net.InetSocketAddress;
 import java.util.List;
 import java.util.Optional;
 import java.util.stream.Stream;
@@ -32,6 +43,23 @@ class ResponseTest {
 
   private static final Failure UNREADABLE =
       failure(Code.UNKNOWN, "The client can't read the server's response.");
+
+  private static final MethodDescriptor.Marshaller<byte[]> BYTES =
+      new MethodDescriptor.Marshaller<>() {
+        @Override
+        public InputStream stream(byte[] value) {
+          return new ByteArrayInputStream(value);
+        }
+
+        @Override
+        public byte[] parse(InputStream stream) {
+          try {
+            return stream.readAllBytes();
+          } catch (IOException error) {
+            throw new UncheckedIOException(error);
+          }
+        }
+      };
 
   static Stream<Arguments> anotherUserIsAnError() {
     var other = example.userprofile.v1.User.newBuilder().setUsername("JohnDoe");
@@ -52,6 +80,34 @@ class ResponseTest {
         var client = plaintext(server.target()).build()) {
       var error = assertThrows(UserProfileException.class, () -> client.getUser("johndoe", KNOWN));
       assertEquals(UNREADABLE, error.failure());
+    }
+  }
+
+  @Test
+  void bytesThatAreNoMessageAreAnError() throws IOException {
+    var method = UserProfileServiceGrpc.getGetUserMethod().toBuilder(BYTES, BYTES).build();
+    var garbage =
+        ServerServiceDefinition.builder(UserProfileServiceGrpc.SERVICE_NAME)
+            .addMethod(
+                method,
+                ServerCalls.asyncUnaryCall(
+                    (request, observer) -> {
+                      observer.onNext(new byte[] {'\n'});
+                      observer.onCompleted();
+                    }))
+            .build();
+    var server =
+        NettyServerBuilder.forAddress(
+                new InetSocketAddress(InetAddress.getLoopbackAddress(), 0),
+                InsecureServerCredentials.create())
+            .addService(garbage)
+            .build()
+            .start();
+    try (var client = plaintext("127.0.0.1:" + server.getPort()).build()) {
+      var error = assertThrows(UserProfileException.class, () -> client.getUser("johndoe", KNOWN));
+      assertEquals(UNREADABLE, error.failure());
+    } finally {
+      server.shutdownNow();
     }
   }
 

@@ -19,7 +19,8 @@ HEADER, _, *ROWS = [
 LANGUAGES = re.findall(r"\[([^]]+)\]", " ".join(HEADER))
 
 
-def test_no_cell_is_empty() -> None:
+def test_no_language_is_missing_and_no_cell_is_empty() -> None:
+    assert set(LANGUAGES) == set(SOURCES)
     for row in ROWS:
         assert len(row) == len(HEADER), row
         assert all(row), row

@@ -42,6 +42,7 @@ ADAPTERS = {
         ["sh", "-c", f"go generate . && go build -o {BUILD}/go ./internal/conformance"],
         [f"{BUILD}/go"],
     ),
+    "node": Adapter("clients/node", ["npm", "run", "--silent", "build"], ["node", "build/conformance/adapter.js"]),
     "java": Adapter("clients/java", ["mvn", "--batch-mode", "--quiet", "test-compile"], ["./conformance"]),
     "rust": Adapter(
         "tests/client_conformance/rust",

@@ -94,7 +94,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return {
         "python": [str(BIN / "userprofile")],
         "go": [str(folder / "go-client")],
-        "node": ["node", str(CLIENTS / "node/dist/src/cli.js")],
+        "node": ["node", str(CLIENTS / "node/build/examples/greet.js")],
         "java": ["java", "-cp", java, "FirstCalls"],
     }
 

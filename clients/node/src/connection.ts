@@ -2,13 +2,14 @@ import { isIPv4 } from "node:net";
 import {
   type ChannelCredentials,
   type ChannelOptions,
+  type ClientOptions as GrpcOptions,
   credentials,
-  Metadata,
+  type Interceptor,
 } from "@grpc/grpc-js";
-import SERVICE_CONFIG from "./gen/service_config.js";
+import { type ServiceConfig, withRetries } from "./retries.js";
 import { checkTls } from "./tls.js";
 import { FileCredentials, type TlsFiles } from "./tls_files.js";
-import { TokenFile, tokenProblem } from "./token_file.js";
+import { type Token, type TokenSource, tokenSource } from "./token.js";
 
 /** Certificates and keys, all PEM, as read from their files. */
 export interface TlsOptions {
@@ -18,6 +19,8 @@ export interface TlsOptions {
   cert?: Buffer | undefined;
   /** The private key of `cert`. */
   key?: Buffer | undefined;
+  /** The name in the server's certificate, if it isn't the target's host. */
+  serverName?: string | undefined;
 }
 
 /** Options of the connection; by default plaintext without a token. */
@@ -27,7 +30,7 @@ export interface ConnectionOptions {
   /** Use TLS, with certificates in files that may be replaced. */
   tlsFiles?: TlsFiles | undefined;
   /** Sent with every call, as `authorization: Bearer …`. */
-  token?: string | undefined;
+  token?: Token | undefined;
   /**
    * A file with the token, instead of `token`. It is read again when it has
    * changed; while it is missing or invalid, the last valid token is sent.
@@ -41,15 +44,34 @@ export interface ConnectionOptions {
    * after their retries.
    */
   waitForReady?: boolean | undefined;
+  /**
+   * Retries of a call while the service is unavailable, 0 to 4; 4 by default.
+   * All calls are reads, so retrying is safe.
+   */
+  retries?: number | undefined;
+  /**
+   * Connections to each server address, 1 to 64; 1 by default. Calls take
+   * turns, so that they reach several processes of one server.
+   */
+  connections?: number | undefined;
+  /** Interceptors of grpc-js, for every attempt to make a call. */
+  interceptors?: readonly Interceptor[] | undefined;
+  /** Further options of grpc-js for channels, which override the client's. */
+  channelOptions?: ChannelOptions | undefined;
 }
 
-/** The arguments of a stub, and the metadata of its calls. */
+/** What callers need of the options. */
 export interface Connection {
   credentials: ChannelCredentials;
-  channelOptions: ChannelOptions;
-  /** Returns those of the next attempt. */
-  metadata: () => Metadata;
+  clientOptions: GrpcOptions;
+  serviceConfig: ServiceConfig;
+  connections: number;
+  token: TokenSource;
+  waitForReady: boolean;
 }
+
+/** Enough for an even spread over a few processes. */
+const MAX_CONNECTIONS = 64;
 
 /**
  * Backoff between connection attempts. gRPC's default, one second to two
@@ -59,13 +81,6 @@ const RECONNECT_MS = { first: 100, longest: 1000 };
 
 /** Interval of pings on an idle connection; the server allows one per 20 s. */
 const KEEPALIVE_MS = 30_000;
-
-/**
- * What the server accepts by default, and more than twice the largest valid
- * request. Its refusal of a larger one would be retried for seconds, like that
- * of an overloaded server.
- */
-const MAX_REQUEST_BYTES = 64 * 1024;
 
 /** Enough for a hundred profiles of 600 KB. */
 const MAX_RESPONSE_BYTES = 64 * 1024 * 1024;
@@ -82,28 +97,45 @@ export function prepareConnection(
     tokenFile,
     allowPlaintextToken = false,
     waitForReady = true,
+    retries,
+    connections = 1,
+    interceptors = [],
+    channelOptions,
   } = options;
   if (target === "" || /^https?:/i.test(target)) {
     throw new TypeError(
       `The target must be host:port or another gRPC name, not "${target}"`,
     );
   }
+  if (!(
+    Number.isInteger(connections) &&
+    connections >= 1 &&
+    connections <= MAX_CONNECTIONS
+  ))
+    throw new TypeError(`connections must be 1 to ${MAX_CONNECTIONS}`);
   if (tls && tlsFiles) throw new TypeError("Set tls or tlsFiles, not both");
   if (token !== undefined && tokenFile !== undefined) {
     throw new TypeError("Set token or tokenFile, not both");
   }
   const local = isLoopback(target);
   const hasToken = token !== undefined || tokenFile !== undefined;
-  const safe = tls || tlsFiles || local;
+  const safe = local || tls !== undefined || tlsFiles !== undefined;
   if (hasToken && !safe && !allowPlaintextToken) {
     throw new TypeError(
       `The token would be sent to ${target} in plaintext; use TLS or allowPlaintextToken`,
     );
   }
+  const serviceConfig = withRetries(retries);
+  const serverName = (tls ?? tlsFiles)?.serverName;
   return {
     credentials: channelCredentials(tls, tlsFiles),
-    channelOptions: {
-      "grpc.service_config": JSON.stringify(SERVICE_CONFIG),
+    serviceConfig,
+    connections,
+    token: tokenSource(token, tokenFile),
+    waitForReady,
+    clientOptions: {
+      interceptors: [...interceptors],
+      "grpc.service_config": JSON.stringify(serviceConfig),
       // Else whatever a DNS TXT record says would replace the policy above.
       "grpc.service_config_disable_resolution": 1,
       "grpc.keepalive_time_ms": KEEPALIVE_MS,
@@ -111,14 +143,16 @@ export function prepareConnection(
       "grpc.keepalive_permit_without_calls": 1,
       "grpc.initial_reconnect_backoff_ms": RECONNECT_MS.first,
       "grpc.max_reconnect_backoff_ms": RECONNECT_MS.longest,
-      "grpc.max_send_message_length": MAX_REQUEST_BYTES,
       "grpc.max_receive_message_length": MAX_RESPONSE_BYTES,
       // Else all clients of one address would share its connection.
       "grpc.use_local_subchannel_pool": 1,
       // To a proxy from the environment, loopback would be the proxy itself.
       "grpc.enable_http_proxy": local ? 0 : 1,
+      ...(serverName !== undefined && {
+        "grpc.ssl_target_name_override": serverName,
+      }),
+      ...channelOptions,
     },
-    metadata: metadataSource(token, tokenFile, waitForReady),
   };
 }
 
@@ -132,31 +166,10 @@ function channelCredentials(
     checkTls(tls);
     return credentials.createSsl(tls.ca, tls.key, tls.cert);
   } catch (cause) {
-    throw new TypeError(`Invalid TLS certificates or key: ${cause}`, { cause });
+    throw new TypeError(`Invalid TLS certificates or key: ${String(cause)}`, {
+      cause,
+    });
   }
-}
-
-function metadataSource(
-  token: string | undefined,
-  tokenFile: string | undefined,
-  waitForReady: boolean,
-): () => Metadata {
-  if (token !== undefined) {
-    const problem = tokenProblem(token);
-    if (problem) throw new TypeError(problem);
-  }
-  const withToken = (current: string | undefined) => {
-    const metadata = new Metadata({ waitForReady });
-    if (current !== undefined)
-      metadata.set("authorization", `Bearer ${current}`);
-    return metadata;
-  };
-  if (tokenFile !== undefined) {
-    const file = new TokenFile(tokenFile);
-    return () => withToken(file.current);
-  }
-  const metadata = withToken(token);
-  return () => metadata;
 }
 
 /** Whether the target is this machine, as far as known without DNS. */

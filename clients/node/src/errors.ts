@@ -1,4 +1,4 @@
-import { type Metadata, type ServiceError, status } from "@grpc/grpc-js";
+import { type ServiceError, status } from "@grpc/grpc-js";
 import type { Any } from "./gen/google/protobuf/any.js";
 import {
   BadRequest,
@@ -8,15 +8,21 @@ import {
   RetryInfo,
 } from "./gen/google/rpc/error_details.js";
 import { Status } from "./gen/google/rpc/status.js";
+import type { User } from "./gen/userprofile/v1/user_profile.js";
 import { inWords } from "./gateway.js";
+import { REQUEST_ID } from "./metadata.js";
 import { Reason } from "./reason.js";
 
 const DOMAIN = "userprofile";
 
-// The form of the service's reasons and request ids. Anything else is not from
-// the service.
+// The form of the service's reasons. Anything else is not from the service.
 const REASON = /^[A-Z][A-Z0-9_]{0,62}$/;
-const REQUEST_ID = /^[ -~]{1,128}$/;
+
+/** A hundred usernames of this size fit into a request. */
+const MAX_USERNAME_BYTES = 600;
+
+/** What gRPC says of a message that is too large. */
+const SIZE = /larger than|size|too large/i;
 
 /** Limit of a message in characters. The service's have about 100. */
 const MAX_MESSAGE = 1000;
@@ -29,18 +35,19 @@ const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}]/gu;
 export interface ErrorDetails {
   /**
    * For example `USER_NOT_FOUND`, see {@link Reason}, or a later version's.
-   * `SERVICE_UNREACHABLE` is the client's own: no server sent a response.
-   * Undefined if the error is not from the service.
+   * Two are the client's own: `SERVICE_UNREACHABLE`, if no server sent a
+   * response, and `CALL_REFUSED`, if gRPC in a server or proxy dropped the
+   * call. Undefined if the error is not from the service.
    */
   reason?: string | undefined;
   /**
-   * Whether a retry may help after a pause: the service says so, or no server
-   * sent a response.
+   * Whether a retry may help after a pause: the service says so, or the reason
+   * is the client's own.
    */
   retryable?: boolean;
   /**
-   * Identifies the call in the server's log. All results of a batch have the
-   * same. Undefined if the service sent no response.
+   * Identifies the call in the server's log. Undefined if no call was made,
+   * because the username can't be sent.
    */
   requestId?: string | undefined;
   /** The invalid fields of the request, and why they are invalid. */
@@ -77,31 +84,112 @@ export class UserProfileError extends Error {
   }
 }
 
-/** Converts the error of a stub. */
-export function fromServiceError(cause: ServiceError): UserProfileError {
+/** The error of `getUsers` if some of the users could not be read. */
+export class BatchError extends UserProfileError {
+  /** The users that were found, by username. */
+  readonly users: ReadonlyMap<string, User>;
+  /**
+   * The errors of users that could not be read, by username. Users that don't
+   * exist are in neither map.
+   */
+  readonly errors: ReadonlyMap<string, UserProfileError>;
+
+  /** Its code, reason, id and retryability are those of the first error. */
+  constructor(
+    users: ReadonlyMap<string, User>,
+    errors: ReadonlyMap<string, UserProfileError>,
+  ) {
+    const [first] = errors.values();
+    if (!first) throw new TypeError("A BatchError has at least one error");
+    super(
+      first.code,
+      `${errors.size} of the users could not be read; the first error: ${first.message}`,
+      first,
+      { cause: first },
+    );
+    this.users = users;
+    this.errors = errors;
+  }
+}
+
+/** Whether an error says that no user has the username. */
+export function isNotFound(error: unknown): boolean {
+  return (
+    error instanceof UserProfileError &&
+    error.code === status.NOT_FOUND &&
+    error.reason === Reason.USER_NOT_FOUND
+  );
+}
+
+/**
+ * Returns the error of a username that can't be sent; undefined for any other,
+ * which the server validates.
+ */
+export function unsendable(username: string): UserProfileError | undefined {
+  // A lone surrogate would be sent as U+FFFD: another username.
+  if (!username.isWellFormed()) return invalid("must be valid Unicode");
+  return Buffer.byteLength(username) > MAX_USERNAME_BYTES
+    ? invalid("must not be longer than 233 bytes in UTF-8")
+    : undefined;
+}
+
+function invalid(description: string): UserProfileError {
+  const fieldViolations = [{ field: "username", description }];
+  const reason = Reason.INVALID_USERNAME;
+  const message = `The username is not valid: username ${description}.`;
+  const details = { reason, fieldViolations };
+  return new UserProfileError(status.INVALID_ARGUMENT, message, details);
+}
+
+/** Returns the error of a call that was in progress when its client closed. */
+export function closedMeanwhile(requestId: string): UserProfileError {
+  const message = "The client was closed.";
+  return new UserProfileError(status.CANCELLED, message, { requestId });
+}
+
+/**
+ * Converts the error of a stub. `cancelled` says that the caller, not a server,
+ * has cancelled the call.
+ */
+export function fromServiceError(
+  cause: ServiceError,
+  requestId: string,
+  cancelled = false,
+): UserProfileError {
+  if (cancelled && cause.code === status.CANCELLED) {
+    const { code, details } = cause;
+    return new UserProfileError(code, details, { requestId }, { cause });
+  }
   const trailer = cause.metadata.get("grpc-status-details-bin")[0];
   const details = readDetails(() => {
     const received = trailer ? Status.decode(trailer as Buffer) : undefined;
     // Details with another code than the call's are not from our server.
     return received?.code === cause.code ? received.details : [];
   });
-  const requestId = requestIdOf(cause.metadata);
-  const message = inWords(cause.details);
   // gRPC's own rule: a pushback that is no number forbids retries, as -1 does.
   const retryAllowed = cause.metadata
     .get("grpc-retry-pushback-ms")
     .every((pause) => /^\d+$/.test(pause.toString()));
   const found = { requestId, ...details };
-  return make(cause.code, message, found, { cause }, retryAllowed);
+  return make(
+    cause.code,
+    inWords(cause.details),
+    found,
+    { cause },
+    retryAllowed,
+  );
 }
 
 /**
  * Returns the error of a call that waited for a server until its deadline;
  * `cause` is gRPC's last connection error.
  */
-export function neverReached(cause: ServiceError): UserProfileError {
+export function neverReached(
+  cause: ServiceError,
+  requestId: string,
+): UserProfileError {
   const message = `No server could be reached in time: ${cause.details}`;
-  return make(status.UNAVAILABLE, message, {}, { cause });
+  return make(status.UNAVAILABLE, message, { requestId }, { cause });
 }
 
 /** Converts the error of one result of a batch. */
@@ -123,27 +211,30 @@ export function unreadable(requestId: string | undefined): UserProfileError {
   });
 }
 
-/** Returns the request id in the trailing metadata. */
-export function requestIdOf(trailer: Metadata): string | undefined {
-  const id = trailer.get("x-request-id")[0]?.toString();
-  return id !== undefined && REQUEST_ID.test(id) ? id : undefined;
-}
-
 function make(
-  code: number,
+  received: number,
   message: string,
   details: ErrorDetails,
   options?: ErrorOptions,
   retryAllowed = true,
 ): UserProfileError {
-  // An error with code OK, or with an unknown code.
-  if (code === status.OK || !(code in status)) code = status.UNKNOWN;
+  // An error with code OK, or with an unknown code, is UNKNOWN.
+  const name = status[received] as keyof typeof status | undefined;
+  const code = status[name === undefined || name === "OK" ? "UNKNOWN" : name];
   if (details.reason === undefined) {
-    const unreachable = code === status.UNAVAILABLE;
-    if (unreachable) details.reason = Reason.SERVICE_UNREACHABLE;
-    details.retryable = unreachable && retryAllowed;
+    details.reason = ownReason(code, message);
+    details.retryable = details.reason !== undefined && retryAllowed;
   }
   return new UserProfileError(code, printable(message), details, options);
+}
+
+/** Returns the client's own reason for an error without one of the service. */
+function ownReason(code: status, message: string): Reason | undefined {
+  if (code === status.UNAVAILABLE) return Reason.SERVICE_UNREACHABLE;
+  const dropped =
+    code === status.CANCELLED ||
+    (code === status.RESOURCE_EXHAUSTED && !SIZE.test(message));
+  return dropped ? Reason.CALL_REFUSED : undefined;
 }
 
 /** Escapes characters that could control or spoof a terminal. */

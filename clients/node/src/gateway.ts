@@ -16,17 +16,17 @@ const OUTAGES = new Set(["502", "503", "504"]);
 /** Whether a message is gRPC's for a gateway that can't reach the service. */
 export function isOutage(message: string): boolean {
   const match = HTTP_STATUS.exec(message);
-  return match !== null && OUTAGES.has(match[1]!);
+  return OUTAGES.has(match?.[1] ?? "");
 }
 
 /** Replaces gRPC's message for a bare HTTP status by its meaning. */
 export function inWords(message: string): string {
-  const match = HTTP_STATUS.exec(message);
-  if (!match) return message;
-  const name = STATUS_CODES[match[1]!];
-  const meaning = MEANING.get(Number(match[1]));
+  const [, http] = HTTP_STATUS.exec(message) ?? [];
+  if (http === undefined) return message;
+  const name = STATUS_CODES[http];
+  const meaning = MEANING.get(Number(http));
   return (
-    `A gateway returned HTTP ${match[1]}${name ? ` (${name})` : ""}` +
+    `A gateway returned HTTP ${http}${name ? ` (${name})` : ""}` +
     ` in place of the service${meaning ? `: ${meaning}` : ""}.`
   );
 }

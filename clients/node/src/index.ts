@@ -1,12 +1,11 @@
-export { status } from "@grpc/grpc-js";
-export {
-  type BatchResult,
-  type CallOptions,
-  type ClientOptions,
-  UserProfileClient,
-} from "./client.js";
+export { InterceptingCall, type Interceptor, status } from "@grpc/grpc-js";
+export type { BatchResult } from "./batches.js";
+export type { CallOptions, ReadOptions } from "./call_options.js";
+export { type ClientOptions, UserProfileClient } from "./client.js";
 export type { ConnectionOptions, TlsOptions } from "./connection.js";
-export { type ErrorDetails, UserProfileError } from "./errors.js";
-export type { TlsFiles } from "./tls_files.js";
-export { Reason } from "./reason.js";
+export { BatchError, type ErrorDetails, UserProfileError } from "./errors.js";
 export type { User } from "./gen/userprofile/v1/user_profile.js";
+export type { CallMetadata } from "./metadata.js";
+export { Reason } from "./reason.js";
+export type { TlsFiles } from "./tls_files.js";
+export type { Token } from "./token.js";

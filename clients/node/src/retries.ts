@@ -2,6 +2,32 @@ import { type ServiceError, status } from "@grpc/grpc-js";
 import { isOutage } from "./gateway.js";
 import SERVICE_CONFIG from "./gen/service_config.js";
 
+/** The most retries of the contract's policy. */
+const MAX_RETRIES = 4;
+
+/** The service config of the contract, or with fewer retries. */
+export type ServiceConfig = Omit<typeof SERVICE_CONFIG, "methodConfig"> & {
+  methodConfig: MethodConfig[];
+};
+
+type MethodConfig = Pick<Full, "name"> & Partial<Pick<Full, "retryPolicy">>;
+type Full = (typeof SERVICE_CONFIG)["methodConfig"][number];
+
+/** Returns the contract's service config, with at most so many retries. */
+export function withRetries(retries = MAX_RETRIES): ServiceConfig {
+  if (!(Number.isInteger(retries) && retries >= 0 && retries <= MAX_RETRIES))
+    throw new TypeError(`retries must be 0 to ${MAX_RETRIES}`);
+  const methodConfig = SERVICE_CONFIG.methodConfig.map(
+    ({ name, retryPolicy }) => {
+      const maxAttempts = Math.min(retryPolicy.maxAttempts, retries + 1);
+      // gRPC wants two attempts at least in a policy.
+      if (maxAttempts < 2) return { name };
+      return { name, retryPolicy: { ...retryPolicy, maxAttempts } };
+    },
+  );
+  return { ...SERVICE_CONFIG, methodConfig };
+}
+
 /** Jitter of a pause, as a fraction of it, as in gRPC. */
 const JITTER = 0.2;
 
@@ -16,21 +42,33 @@ const PER_SECOND = 50;
  * error page. grpc-js takes the page's headers for the start of a response.
  */
 export class Retries {
+  readonly #policies: ReadonlyMap<string, MethodConfig["retryPolicy"]>;
   #tokens = BURST;
   #refilled = performance.now();
+
+  constructor({ methodConfig }: ServiceConfig) {
+    this.#policies = new Map(
+      methodConfig.flatMap(({ name, retryPolicy }) =>
+        name.map(({ service, method }) => [
+          `/${service}/${method}`,
+          retryPolicy,
+        ]),
+      ),
+    );
+  }
 
   /**
    * Returns the milliseconds to wait before the next retry of a call, undefined
    * if it must not be retried. `retries` is the number of retries so far.
    */
   pause(
-    method: string,
+    path: string,
     { code, details }: ServiceError,
     retries: number,
     deadline: number,
   ): number | undefined {
     if (code !== status.UNAVAILABLE || !isOutage(details)) return undefined;
-    const policy = policyOf(method);
+    const policy = this.#policies.get(path);
     if (!policy || retries >= policy.maxAttempts - 1) return undefined;
     const pause = Math.min(
       seconds(policy.initialBackoff) * policy.backoffMultiplier ** retries,
@@ -50,12 +88,6 @@ export class Retries {
     this.#tokens--;
     return true;
   }
-}
-
-function policyOf(method: string) {
-  return SERVICE_CONFIG.methodConfig.find(({ name }) =>
-    name.some((named) => named.method === method),
-  )?.retryPolicy;
 }
 
 function seconds(duration: string): number {

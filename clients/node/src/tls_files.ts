@@ -14,6 +14,8 @@ export interface TlsFiles {
   cert?: string | undefined;
   /** The private key of `cert`. */
   key?: string | undefined;
+  /** The name in the server's certificate, if it isn't the target's host. */
+  serverName?: string | undefined;
 }
 
 /** Credentials whose certificates are read for each connection. */

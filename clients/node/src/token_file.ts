@@ -26,8 +26,9 @@ export class TokenFile {
     try {
       this.#read = statSync(path); // before reading: what is written meanwhile is a change
       this.#token = readToken(path);
-    } catch (error) {
-      throw new TypeError(`The token file: ${(error as Error).message}`);
+    } catch (cause) {
+      const { message } = cause as Error;
+      throw new TypeError(`The token file: ${message}`, { cause });
     }
   }
 

@@ -22,7 +22,7 @@ async function connect(
 function unavailable(times: number, pushback?: string): Failure[] {
   const trailers =
     pushback === undefined ? {} : { "grpc-retry-pushback-ms": pushback };
-  return Array(times).fill({ code: status.UNAVAILABLE, trailers });
+  return Array<Failure>(times).fill({ code: status.UNAVAILABLE, trailers });
 }
 
 describe("retries", () => {
@@ -124,12 +124,6 @@ describe("bad arguments", () => {
       reason: "INVALID_USERNAME",
     };
     await assert.rejects(client.getUser("\ud800"), expected);
-    await assert.rejects(client.batchGetUsers(["johndoe", "\ud800"]), {
-      ...expected,
-      fieldViolations: [
-        { field: "usernames[1]", description: "must be valid Unicode" },
-      ],
-    });
     assert.deepEqual(calls, []);
   });
 
@@ -147,9 +141,9 @@ describe("bad arguments", () => {
 
   test("a closed client says so", async (t) => {
     const { client } = await connect(t, []);
-    client.close();
+    await client.close();
     await assert.rejects(client.getUser("johndoe"), {
-      message: "Channel has been shut down",
+      message: "The client is closed",
     });
   });
 });

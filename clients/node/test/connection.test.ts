@@ -128,7 +128,7 @@ describe("TLS", () => {
   });
 
   for (const [name, identity] of [
-    ["without a certificate", async () => ({})],
+    ["without a certificate", () => Promise.resolve({})],
     ["with a certificate of a stranger", () => issue(stranger, "a client")],
   ] as const) {
     test(`a client ${name} is refused where one is demanded`, async (t) => {
@@ -228,7 +228,7 @@ describe("TLS", () => {
       );
     }
     const ca = Buffer.concat([expired.cert, authority.cert]);
-    new UserProfileClient("localhost:1", { tls: { ca } }).close();
+    await new UserProfileClient("localhost:1", { tls: { ca } }).close();
   });
 });
 

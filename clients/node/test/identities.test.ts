@@ -9,12 +9,9 @@ import {
   status,
   UserProfileClient,
 } from "../src/index.js";
+import { environment } from "./environment.js";
 
-const folder = process.env.USERPROFILE_IDENTITIES;
-if (!folder)
-  throw new Error(
-    "USERPROFILE_IDENTITIES is not set; the README says how to run these tests",
-  );
+const folder = environment("USERPROFILE_IDENTITIES");
 const content = (name: string) => readFileSync(join(folder, name));
 
 function connect(

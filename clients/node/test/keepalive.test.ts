@@ -17,8 +17,8 @@ test("an idle connection is pinged, as often as the server allows", async (t) =>
   const client = new UserProfileClient(`127.0.0.1:${port}`, {
     waitForReady: false,
   });
-  t.after(() => {
-    client.close();
+  t.after(async () => {
+    await client.close();
     server.close();
   });
 

@@ -15,7 +15,7 @@ import {
   GetUserResponse,
   UserProfileServiceService,
 } from "../src/gen/userprofile/v1/user_profile_service.js";
-import { Retries } from "../src/retries.js";
+import { Retries, withRetries } from "../src/retries.js";
 import { serve } from "./server.js";
 
 function connect(
@@ -70,7 +70,8 @@ test("a restart is not felt", async (t) => {
   let hold = false;
   let held = 0;
   const waits = () => hold && ++held > 0;
-  let [server, port] = await start(0, waits);
+  const [first, port] = await start(0, waits);
+  let server = first;
   t.after(() => server.forceShutdown());
   const client = connect(t, port);
   let calls = 0;
@@ -228,13 +229,13 @@ describe("a gateway whose service is away", () => {
   });
 
   test("gets five attempts", async (t) => {
-    const { client, attempts } = await gateway(t, Array(9).fill(502));
+    const { client, attempts } = await gateway(t, Array<number>(9).fill(502));
     await assert.rejects(client.getUser("johndoe"), { message: /HTTP 502/ });
     assert.equal(attempts(), 5);
   });
 
   test("gets no attempt that the deadline leaves no time for", async (t) => {
-    const pages = Array(9).fill(502);
+    const pages = Array<number>(9).fill(502);
     const { client } = await gateway(t, pages, { timeoutMs: 1000 });
     await assert.rejects(client.getUser("johndoe"), {
       code: status.UNAVAILABLE,
@@ -243,30 +244,31 @@ describe("a gateway whose service is away", () => {
   });
 
   test("gets one attempt if it refuses the call", async (t) => {
-    const { client, attempts } = await gateway(t, Array(9).fill(403));
+    const { client, attempts } = await gateway(t, Array<number>(9).fill(403));
     await assert.rejects(client.getUser("johndoe"), { message: /HTTP 403/ });
     assert.equal(attempts(), 1);
   });
 
   test("gets no retry from a closed client", async (t) => {
-    const { client, attempts } = await gateway(t, Array(9).fill(502));
+    const { client, attempts } = await gateway(t, Array<number>(9).fill(502));
     const call = client.getUser("johndoe");
     while (attempts() < 2) await sleep(1);
-    client.close();
+    await client.close();
     await assert.rejects(call, { name: "UserProfileError" });
   });
 
   test("gets as many retries at once as the throttle allows", () => {
-    const retries = new Retries();
+    const retries = new Retries(withRetries());
     const error = Object.assign(new Error(), {
       code: status.UNAVAILABLE,
       details: "Received HTTP status code 502",
       metadata: new Metadata(),
     });
     const deadline = Date.now() + 3_600_000;
+    const GET_USER = "/userprofile.v1.UserProfileService/GetUser";
     let made = 0;
     for (let call = 0; call < 5000; call++)
-      if (retries.pause("GetUser", error, 0, deadline) !== undefined) made++;
+      if (retries.pause(GET_USER, error, 0, deadline) !== undefined) made++;
     // Some are given back meanwhile.
     assert.ok(made >= 500 && made < 2500, `${made} retries`);
   });

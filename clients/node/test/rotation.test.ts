@@ -199,7 +199,8 @@ describe("TLS files", () => {
     const callers: unknown[] = [];
     let authority = await makeAuthority();
     await write(authority, "client0");
-    let [server, port] = await start(authority, callers);
+    const [first, port] = await start(authority, callers);
+    let server = first;
     t.after(() => server.forceShutdown());
     await underLoad(t, `localhost:${port}`, { tlsFiles }, async (more) => {
       await more();

@@ -9,7 +9,9 @@ import {
 import { ErrorInfo } from "../src/gen/google/rpc/error_details.js";
 import { Status } from "../src/gen/google/rpc/status.js";
 import {
+  type BatchGetUsersRequest,
   type BatchGetUsersResponse,
+  type BatchGetUsersResponse_Result,
   type GetUserRequest,
   type GetUserResponse,
   UserProfileServiceService,
@@ -26,14 +28,14 @@ export interface Failure {
 
 /**
  * Serves until the test is over; returns the port on 127.0.0.1. GetUser returns
- * what `getUser` returns, BatchGetUsers always `batch`.
+ * what `getUser` returns, BatchGetUsers always `batch`, or everybody.
  */
 export async function serve(
   t: TestContext,
   getUser: (call: GetUserCall) => Failure | GetUserResponse | undefined = () =>
     undefined,
   credentials = ServerCredentials.createInsecure(),
-  batch: BatchGetUsersResponse = { results: [] },
+  batch?: BatchGetUsersResponse,
 ): Promise<number> {
   const server = new Server();
   t.after(() => server.forceShutdown());
@@ -45,23 +47,20 @@ export async function serve(
       const response = getUser(call) ?? {
         user: { username: call.request.username },
       };
-      if (!("code" in response)) return callback(null, response);
+      if (!("code" in response)) {
+        callback(null, response);
+        return;
+      }
       const metadata = new Metadata();
       for (const [name, value] of Object.entries(response.trailers ?? {}))
         metadata.set(name, value);
       callback({ code: response.code, details: "as the test wants", metadata });
     },
     batchGetUsers(
-      _call: unknown,
-      callback: (
-        error: null,
-        value: BatchGetUsersResponse,
-        trailer: Metadata,
-      ) => void,
+      { request }: { request: BatchGetUsersRequest },
+      callback: (error: null, value: BatchGetUsersResponse) => void,
     ) {
-      const trailer = new Metadata();
-      trailer.set("x-request-id", "the batch");
-      callback(null, batch, trailer);
+      callback(null, batch ?? { results: request.usernames.map(found) });
     },
   });
   return new Promise((resolve, reject) => {
@@ -90,4 +89,9 @@ export function notFound(domain: string): Failure {
   };
   const error = { code: status.NOT_FOUND, message: "", details: [detail] };
   return withDetails(Status.encode(error).finish());
+}
+
+/** A result of a batch for a user who exists. */
+export function found(username: string): BatchGetUsersResponse_Result {
+  return { username, outcome: { $case: "user", value: { username } } };
 }

@@ -1,0 +1,252 @@
+import { setMaxListeners } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  Client,
+  connectivityState,
+  type CallOptions as GrpcCallOptions,
+  Metadata,
+  type ServiceError,
+  status,
+} from "@grpc/grpc-js";
+import { type CallOptions, checkedTimeout } from "./call_options.js";
+import { type ConnectionOptions, prepareConnection } from "./connection.js";
+import {
+  closedMeanwhile,
+  fromServiceError,
+  neverReached,
+  type UserProfileError,
+} from "./errors.js";
+import { HEALTH_CHECK } from "./health.js";
+import { type CallMetadata, checkMetadata, metadataOf } from "./metadata.js";
+import { Retries } from "./retries.js";
+import type { TokenSource } from "./token.js";
+
+const REFUSAL_TIMEOUT_MS = 1000;
+
+/** A method as a stub defines it. */
+export interface Method<Request, Response> {
+  path: string;
+  requestSerialize: (request: Request) => Buffer;
+  responseDeserialize: (bytes: Buffer) => Response;
+}
+
+/** A response, and the id of its call. */
+export interface Received<Response> {
+  response: Response;
+  requestId: string;
+}
+
+/** What all attempts of a call have in common. */
+interface Call {
+  metadata: Metadata;
+  requestId: string;
+  deadline: number;
+  parent: CallOptions["parent"];
+  /** Aborted by the caller, or when the client is closed. */
+  stop: AbortSignal;
+}
+
+/** Makes calls: with metadata, a deadline and retries, until it is closed. */
+export class Caller {
+  readonly #connections: [Client, ...Client[]];
+  readonly #token: TokenSource;
+  readonly #metadata: CallMetadata;
+  readonly #timeoutMs: number;
+  readonly #waitForReady: boolean;
+  readonly #retries: Retries;
+  readonly #closing = new AbortController();
+  readonly #inFlight = new Set<Promise<unknown>>();
+  #turn = 0;
+
+  constructor(
+    target: string,
+    options: ConnectionOptions,
+    timeoutMs: number,
+    metadata: CallMetadata,
+  ) {
+    this.#timeoutMs = checkedTimeout(timeoutMs);
+    checkMetadata(metadata);
+    this.#metadata = metadata;
+    const connection = prepareConnection(target, options);
+    this.#token = connection.token;
+    this.#waitForReady = connection.waitForReady;
+    this.#retries = new Retries(connection.serviceConfig);
+    const { credentials, clientOptions, connections } = connection;
+    const open = () => new Client(target, credentials, clientOptions);
+    this.#connections = [
+      open(),
+      ...Array.from({ length: connections - 1 }, open),
+    ];
+  }
+
+  /** Makes a call. It rejects with a UserProfileError if it fails. */
+  call<Request, Response>(
+    method: Method<Request, Response>,
+    request: Request,
+    options: CallOptions,
+  ): Promise<Received<Response>> {
+    const result = this.#call(method, request, options);
+    const ended = result
+      .catch(() => undefined)
+      .finally(() => this.#inFlight.delete(ended));
+    this.#inFlight.add(ended);
+    return result;
+  }
+
+  /** Cancels calls in progress, and resolves when they have ended. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    for (const connection of this.#connections) connection.close();
+    await Promise.all(this.#inFlight);
+  }
+
+  async #call<Request, Response>(
+    method: Method<Request, Response>,
+    request: Request,
+    options: CallOptions,
+  ): Promise<Received<Response>> {
+    const { signal } = options;
+    signal?.throwIfAborted();
+    if (this.#closed()) throw new Error("The client is closed");
+    const deadline = Math.min(
+      Date.now() + checkedTimeout(options.timeoutMs ?? this.#timeoutMs),
+      Number(options.parent?.getDeadline() ?? Infinity),
+    );
+    const [metadata, requestId] = metadataOf(
+      this.#metadata,
+      await this.#token(),
+      options.waitForReady ?? this.#waitForReady,
+      options,
+    );
+    const stopping = new AbortController();
+    const stop = () => {
+      stopping.abort();
+    };
+    const signals = [this.#closing.signal, ...(signal ? [signal] : [])];
+    setMaxListeners(Infinity, ...signals); // as many calls may wait
+    for (const one of signals) one.addEventListener("abort", stop);
+    try {
+      if (signals.some((one) => one.aborted)) stop(); // while the token was got
+      const { parent } = options;
+      const call = {
+        metadata,
+        requestId,
+        deadline,
+        parent,
+        stop: stopping.signal,
+      };
+      return {
+        response: await this.#withRetries(method, request, call),
+        requestId,
+      };
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (this.#closed()) throw closedMeanwhile(requestId);
+      throw error;
+    } finally {
+      for (const one of signals) one.removeEventListener("abort", stop);
+    }
+  }
+
+  async #withRetries<Request, Response>(
+    method: Method<Request, Response>,
+    request: Request,
+    call: Call,
+  ): Promise<Response> {
+    for (let retries = 0, outage: ServiceError | undefined; ; retries++) {
+      const connection = this.#nextConnection();
+      try {
+        return await attempt(connection, method, request, call);
+      } catch (error) {
+        if (!isServiceError(error)) throw error;
+        const { requestId, deadline } = call;
+        // The outage is the cause of the exceeded deadline.
+        if (outage && error.code === status.DEADLINE_EXCEEDED)
+          throw fromServiceError(outage, requestId);
+        const pause = this.#retries.pause(
+          method.path,
+          error,
+          retries,
+          deadline,
+        );
+        if (pause === undefined) {
+          throw (
+            (await lastFailure(connection, error, requestId)) ??
+            fromServiceError(error, requestId, call.parent?.cancelled)
+          );
+        }
+        outage = error;
+        await sleep(pause, undefined, { signal: call.stop });
+      }
+    }
+  }
+
+  #nextConnection(): Client {
+    this.#turn = (this.#turn + 1) % this.#connections.length;
+    const [first] = this.#connections;
+    return this.#connections[this.#turn] ?? first;
+  }
+
+  #closed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+}
+
+function attempt<Request, Response>(
+  connection: Client,
+  method: Method<Request, Response>,
+  request: Request,
+  { metadata, deadline, parent, stop }: Call,
+): Promise<Response> {
+  return new Promise((resolve, reject) => {
+    stop.throwIfAborted();
+    const options: GrpcCallOptions = { deadline, ...(parent && { parent }) };
+    const call = connection.makeUnaryRequest(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+      request,
+      metadata,
+      options,
+      (error, response) => {
+        stop.removeEventListener("abort", cancel);
+        if (error) reject(error);
+        else resolve(response as Response);
+      },
+    );
+    const cancel = () => {
+      call.cancel();
+    };
+    stop.addEventListener("abort", cancel);
+  });
+}
+
+/** Returns the connection error if a call ended before a server was reached. */
+async function lastFailure(
+  connection: Client,
+  { code }: ServiceError,
+  requestId: string,
+): Promise<UserProfileError | undefined> {
+  if (code !== status.DEADLINE_EXCEEDED) return undefined;
+  try {
+    const state = connection.getChannel().getConnectivityState(false);
+    if (state !== connectivityState.TRANSIENT_FAILURE) return undefined;
+    // In TRANSIENT_FAILURE, gRPC fails this call at once and sends nothing.
+    await attempt(connection, HEALTH_CHECK, "", {
+      metadata: new Metadata(),
+      requestId,
+      deadline: Date.now() + REFUSAL_TIMEOUT_MS,
+      parent: undefined,
+      stop: new AbortController().signal,
+    });
+  } catch (refusal) {
+    if (isServiceError(refusal) && refusal.code === status.UNAVAILABLE)
+      return neverReached(refusal, requestId);
+    // Or the client was closed meanwhile.
+  }
+  return undefined;
+}
+
+function isServiceError(error: unknown): error is ServiceError {
+  return error instanceof Error && "metadata" in error;
+}

@@ -48,15 +48,12 @@ def podman() -> Iterator[Podman]:
         yield podman
 
 
-@pytest.fixture
-def data(podman: Podman, tmp_path: Path) -> Path:
-    """A volume with the demo's users, imported by the image."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    os.chown(folder, 65532, 65532)
-    imported = podman.run(*LOCKED, f"--volume={folder}:{DATA}", IMAGE, "import", "-", stdin=USERS)
+@pytest.fixture(scope="module")
+def data(podman: Podman) -> str:
+    """A new volume, into which the image has imported the demo's users."""
+    imported = podman.run(*LOCKED, f"--volume=users:{DATA}", IMAGE, "import", "-", stdin=USERS)
     assert imported.returncode == 0, imported.stderr
-    return folder
+    return "users"
 
 
 # The image
@@ -84,7 +81,7 @@ def test_the_image_has_what_was_tested_and_no_tools(podman: Podman) -> None:
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_a_container_serves_and_drains(podman: Podman, data: Path, processes: str) -> None:
+def test_a_container_serves_and_drains(podman: Podman, data: str, processes: str) -> None:
     """The drain's delay is only ended by the second signal, so that there is time to look."""
     settings = (f"--env=USERPROFILE_SERVER_PROCESSES={processes}", "--env=USERPROFILE_SERVER_DRAIN_DELAY=600")
     with podman.started(*LOCKED, *settings, f"--volume={data}:{DATA}:ro", IMAGE) as server:
@@ -108,7 +105,7 @@ def test_a_container_serves_and_drains(podman: Podman, data: Path, processes: st
         assert "stopped" in server.log()
 
 
-def test_a_container_stops_within_the_patience_that_orchestrators_are_told(podman: Podman, data: Path) -> None:
+def test_a_container_stops_within_the_patience_that_orchestrators_are_told(podman: Podman, data: str) -> None:
     with podman.started(*LOCKED, f"--volume={data}:{DATA}:ro", IMAGE) as server:
         server.wait_until_it_logs("listening on ")
         server.stop(patience_needed(ServerSettings()))

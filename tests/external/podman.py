@@ -130,6 +130,7 @@ def podman_with_image() -> Iterator[Podman]:
     try:
         base = folder / "base.tar"
         unneeded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")]
+        unneeded.append('--aptopt=Acquire::Languages "none"')  # the real base leaves these out too
         release = BASE.partition(":")[2].removesuffix("-slim")
         subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", *unneeded, release, base], check=True)
         podman = Podman(folder)

@@ -176,7 +176,7 @@ DEPLOY_TOOLS := podman runc mmdebstrap
 .PHONY: test-deploy
 test-deploy: setup $(KUSTOMIZE) $(COMPOSE) $(KUBERNETES_VALIDATE) ## Build the image and run it, the manifests' pods and the systemd unit, and validate all of deploy/ (needs Go, root, and apt or what it installs)
 	@test "$$(id -u)" = 0 || { echo 'root is needed, for containers'; exit 2; }
-	@command -v $(DEPLOY_TOOLS) | test "$$(wc -l)" = $(words $(DEPLOY_TOOLS)) || { \
+	@which $(DEPLOY_TOOLS) >/dev/null || { \
 	    command -v apt-get >/dev/null || { echo '$(DEPLOY_TOOLS) are needed'; exit 2; }; \
 	    echo 'installing $(DEPLOY_TOOLS)'; apt-get update -qq && apt-get install -y -qq --no-install-recommends $(DEPLOY_TOOLS) >/dev/null; }
 	@$(BIN)/python -m pytest tests/external/check_deploy.py -p no:xdist --durations 8

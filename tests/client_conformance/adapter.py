@@ -31,9 +31,8 @@ def outcome(found: User | UserProfileError) -> dict[str, Any]:
     if isinstance(found, User):
         return {"user": _set(dataclasses.asdict(found))}
     field = re.search(r": (\S+) must ", found.message)  # the message is the only place that names it
-    return {
-        "error": _set({"code": found.code.name, "reason": found.reason, "field": field and field[1]}),
-    }
+    values = {"code": found.code.name, "reason": found.reason, "field": field and field[1]}
+    return {"error": _set(values | {"retryable": found.retryable or None})}
 
 
 def _set(values: dict[str, Any]) -> dict[str, Any]:

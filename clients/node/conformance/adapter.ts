@@ -51,8 +51,13 @@ function inContract({ fullName, ...user }: User) {
 
 function failure(error: unknown) {
   if (!(error instanceof UserProfileError)) throw error;
-  const { code, reason, fieldViolations } = error;
-  return { code: status[code], reason, field: fieldViolations[0]?.field };
+  const { code, reason, fieldViolations, retryable } = error;
+  return {
+    code: status[code],
+    reason,
+    field: fieldViolations[0]?.field,
+    ...(retryable && { retryable }),
+  };
 }
 
 const { positionals } = parseArgs({ allowPositionals: true });

@@ -43,9 +43,10 @@ type outcome struct {
 }
 
 type failure struct {
-	Code   string `json:"code"`
-	Reason string `json:"reason,omitempty"`
-	Field  string `json:"field,omitempty"`
+	Code      string `json:"code"`
+	Reason    string `json:"reason,omitempty"`
+	Field     string `json:"field,omitempty"`
+	Retryable bool   `json:"retryable,omitempty"`
 }
 
 func main() {
@@ -135,7 +136,7 @@ func outcomeOf(user *userprofile.User, err error) (outcome, error) {
 	if !errors.As(err, &seen) {
 		return outcome{}, err
 	}
-	f := &failure{Code: code.Code(seen.Code).String(), Reason: seen.Reason}
+	f := &failure{Code: code.Code(seen.Code).String(), Reason: seen.Reason, Retryable: seen.Retryable}
 	if len(seen.Violations) > 0 {
 		f.Field = seen.Violations[0].GetField()
 	}

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 use tonic::{Code, Request, TimeoutExpired};
 
-use google::rpc::{BadRequest, ErrorInfo, Status};
+use google::rpc::{BadRequest, ErrorInfo, RetryInfo, Status};
 use userprofile::v1::batch_get_users_response::result::Outcome;
 use userprofile::v1::user_profile_service_client::UserProfileServiceClient;
 use userprofile::v1::{BatchGetUsersRequest, GetUserRequest, User};
@@ -116,6 +116,8 @@ fn error(code: Code, status: &Status) -> Value {
             found["reason"] = json!(info.reason);
         } else if let Ok(BadRequest { field_violations }) = detail.to_msg() {
             found["field"] = json!(field_violations.first().map(|violation| &violation.field));
+        } else if detail.to_msg::<RetryInfo>().is_ok() {
+            found["retryable"] = json!(true);
         }
     }
     found

@@ -102,6 +102,9 @@ public final class Adapter {
       fields.addProperty("code", failure.code().name());
       failure.reason().ifPresent(it -> fields.addProperty("reason", it));
       failure.violations().forEach(it -> fields.addProperty("field", it.field()));
+      if (failure.retryable()) {
+        fields.addProperty("retryable", true);
+      }
       response.add("error", fields);
     }
     return response;

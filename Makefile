@@ -98,9 +98,7 @@ test-couchbase: setup ## Run it on the cluster at TEST_COUCHBASE; see docs/couch
 	@test -n "$$TEST_COUCHBASE" || { echo 'TEST_COUCHBASE=couchbase://HOST/BUCKET is needed; see docs/couchbase.md'; exit 2; }
 	@TEST_ON_COUCHBASE=1 $(BIN)/python -m pytest tests/store_contract
 
-test-clients: setup lint-go ## Try the Go, Node and Java clients on the real server (needs all three)
-	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
-	@npm run --prefix clients/node --silent lint -- --log-level warn
+test-clients: setup lint-go lint-node ## Try the Go, Node and Java clients on the real server (needs all three)
 	@$(BIN)/python -m pytest tests/external/check_clients.py tests/external/check_go_module.py tests/external/check_java_project.py
 
 .PHONY: lint-go go-module
@@ -111,6 +109,13 @@ lint-go: $(BUF) $(GOOGLEAPIS) ## Check the Go client: gofmt, vet and staticcheck
 	@cd clients/go && go vet ./...
 	@cd clients/go && go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 	@cd clients/go && GOTOOLCHAIN=go$$(sed -n 's/^go //p' go.mod) go vet ./...
+
+.PHONY: lint-node
+# Rules that go by types need the generated stubs.
+lint-node: $(BUF) $(GOOGLEAPIS) ## Check the Node client: prettier, and typescript-eslint's strict rules (needs Node)
+	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
+	@npm run --prefix clients/node --silent build
+	@npm run --prefix clients/node --silent lint
 
 go-module: $(BUF) $(GOOGLEAPIS) ## Write the Go client as a module proxy serves it into build/goproxy (needs Go)
 	@cd clients/go && go generate .
@@ -288,5 +293,5 @@ lock: ## Choose all versions anew: the newest that pyproject.toml allows
 	@build/lock/bin/python -m pip freeze --exclude userprofile > constraints.txt
 
 clean: ## Remove everything that was made here
-	@rm -rf $(VENV) .tools tools/node_modules clients/go/gen clients/node/node_modules clients/node/dist clients/node/src/gen clients/java/target build dist .mypy_cache .pytest_cache .ruff_cache client/userprofile/v1/*_pb2* client/userprofile/v1/*.json
+	@rm -rf $(VENV) .tools tools/node_modules clients/go/gen clients/node/node_modules clients/node/dist clients/node/build clients/node/LICENSE clients/node/src/gen clients/java/target build dist .mypy_cache .pytest_cache .ruff_cache client/userprofile/v1/*_pb2* client/userprofile/v1/*.json
 	@find . -name __pycache__ -prune -exec rm -rf {} +

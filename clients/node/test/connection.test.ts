@@ -112,6 +112,13 @@ describe("TLS", () => {
     });
   });
 
+  test("a server may be known by another name than the target's", async (t) => {
+    const elsewhere = await issue(authority, "elsewhere");
+    const port = await serve(t, undefined, serverCredentials(elsewhere));
+    const tls = { ca: authority.cert, serverName: "elsewhere" };
+    await connect(t, `localhost:${port}`, { tls }).getUser("johndoe");
+  });
+
   test("the client's certificate is shown", async (t) => {
     const subjects: (string | undefined)[] = [];
     const note = (call: GetUserCall) => {

@@ -127,18 +127,19 @@ class Container:
 def podman_with_image() -> Iterator[Podman]:
     """Podman with an image of ours, built by deploy/Containerfile on a base of Debian's packages."""
     folder = Path(tempfile.mkdtemp(prefix="podman-"))  # short: the paths of sockets are in it
+    podman = Podman(folder)
     try:
         base = folder / "base.tar"
         unneeded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")]
         unneeded.append('--aptopt=Acquire::Languages "none"')  # the real base leaves these out too
         release = BASE.partition(":")[2].removesuffix("-slim")
         subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", *unneeded, release, base], check=True)
-        podman = Podman(folder)
         podman.output("import", base, f"localhost/{BASE}")
         base.unlink()
         podman.build(ROOT / "deploy" / "Containerfile", ROOT, IMAGE, f"--build-arg=BASE=localhost/{BASE}")
         yield podman
     finally:
+        podman("rm", "--all", "--force", "--time=0")  # what a test that failed has left
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         for mount in reversed([mount for mount in mounts if mount.startswith(f"{folder}/")]):
             subprocess.run(["umount", mount], check=True)

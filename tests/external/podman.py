@@ -25,6 +25,10 @@ LOCKED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--securit
 _LIMITS = ("--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096")  # root may be unable to raise them to Podman's own
 
 
+class NoContainersError(Exception):
+    """Raised where containers can't be run, for example inside of one. The text says why."""
+
+
 class Podman:
     """The command, with images and containers in a folder of its own."""
 
@@ -125,7 +129,11 @@ class Container:
 
 @contextmanager
 def podman_with_image() -> Iterator[Podman]:
-    """Podman with an image of ours, built by deploy/Containerfile on a base of Debian's packages."""
+    """Podman with an image of ours, built by deploy/Containerfile on a base of Debian's packages.
+
+    Raises:
+        NoContainersError: this machine can't run containers.
+    """
     folder = Path(tempfile.mkdtemp(prefix="podman-"))  # short: the paths of sockets are in it
     podman = Podman(folder)
     try:
@@ -136,6 +144,9 @@ def podman_with_image() -> Iterator[Podman]:
         subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", *unneeded, release, base], check=True)
         podman.output("import", base, f"localhost/{BASE}")
         base.unlink()
+        tried = podman.run(f"localhost/{BASE}", "true")
+        if tried.returncode != 0:
+            raise NoContainersError(tried.stderr.strip())
         podman.build(ROOT / "deploy" / "Containerfile", ROOT, IMAGE, f"--build-arg=BASE=localhost/{BASE}")
         yield podman
     finally:

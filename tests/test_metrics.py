@@ -7,9 +7,11 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import grpc
@@ -19,7 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from prometheus_client.openmetrics import parser as open_metrics
 
 from tests.authority import Authority
-from tests.canary import guard
+from tests.canary import guard, raises
 from tests.conftest import put_users
 from tests.http2 import PREFACE
 from tests.scraped import Scraped, metrics_address, request
@@ -34,6 +36,7 @@ from tests.support import (
     health_stub,
     reflection_stub,
     run,
+    settings_for,
 )
 from userprofile.v1 import user_profile_service_pb2 as pb
 from userprofile.v1 import user_profile_service_pb2_grpc as pb_grpc
@@ -41,11 +44,13 @@ from userprofile_server.limits import LimitSettings
 from userprofile_server.listen import ListenAddress
 from userprofile_server.rpc import service
 from userprofile_server.security.tokens import new_token
+from userprofile_server.server import UserProfileServer
 from userprofile_server.telemetry import metrics, metrics_server
 from userprofile_server.telemetry.metrics import METRICS
 from userprofile_server.telemetry.metrics_server import MetricsServer
 from userprofile_server.telemetry.page import Page
 from userprofile_server.telemetry.recorder import BOUNDS, Recorder
+from userprofile_server.telemetry.snapshot import process_gauges
 
 pytestmark = pytest.mark.xdist_group("metrics")  # they share a server
 
@@ -144,6 +149,49 @@ def test_gauges_say_what_is_now(served: Service) -> None:
     assert 89 * 86_400 < expiry - began < 91 * 86_400
     assert page.sum(metrics.BUILD.name, store="sqlite") == 1
     assert page.sum(metrics.MEMORY.name) > 1e7
+
+
+def test_a_process_that_goes_on_says_the_same_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start() -> float:
+        return dict(process_gauges())[metrics.START.name,]
+
+    began = start()
+    assert time.time() - WAIT * 60 < began <= time.time()
+    now = time.time()
+    monkeypatch.setattr("userprofile_server.telemetry.snapshot.time.time", lambda: now + 1)  # the clock was set
+    assert start() == began
+
+
+def test_a_file_with_several_uses_has_one_series(user_store_url: str, tmp_path: Path) -> None:
+    authority = Authority()
+    authority.issue("localhost").write(tmp_path, "server")
+    file = tmp_path / "all.pem"
+    file.write_bytes((tmp_path / "server.pem").read_bytes() + (tmp_path / "server.key").read_bytes() + authority.pem)
+    (tmp_path / "policy.json").write_text(json.dumps(POLICY))
+    settings = settings_for(
+        user_store_url,
+        listen="mtls://127.0.0.1:0",
+        policy=str(tmp_path / "policy.json"),
+        metrics_listen="127.0.0.1:0",
+        **dict.fromkeys(("tls_certificate", "tls_key", "tls_client_ca"), str(file)),
+    )
+    server = UserProfileServer(settings)
+    with server:
+        gauges = [(key, value) for key, value in server.snapshot().gauges if str(file) in key]
+    (_, not_after), (_, valid) = gauges
+    assert [key for key, _ in gauges] == [
+        (metrics.CERTIFICATE.name, str(file)),
+        (metrics.FILE_VALID.name, str(file)),
+    ]
+    assert not_after < time.time() + 91 * 86_400, "the certificate's, which is before the authority's"
+    assert valid
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text"])
+def test_a_file_may_have_any_name(accept: str) -> None:
+    gauge = (metrics.FILE_VALID.name, os.fsdecode(b'\xff "\n\\.pem')), 1.0
+    page, _ = Page([], {"1": [gauge]}).render(accept)
+    assert r'userprofile_file_valid{file="\\udcff \"\n\\.pem",process="1"} 1.0' in page.decode().splitlines()
 
 
 def test_calls_are_counted_by_method_status_and_reason(served: Service) -> None:
@@ -270,6 +318,31 @@ def test_the_format_is_what_the_scraper_asks_for(served: Service) -> None:
 def test_other_requests_get_an_error(served: Service) -> None:
     assert [request(served.metrics, path=path).status for path in ("/", "/metrics/", "/metrics?x=1")] == [404, 404, 200]
     assert [request(served.metrics, method).status for method in ("POST", "HEAD", "DELETE")] == [501, 501, 501]
+    assert request(served.metrics, accept="application/openmetrics-text; version=new").status == 200
+
+
+def test_a_page_that_cannot_be_made_is_an_error_and_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def page() -> Page:
+        raise KeyError("a bug")
+
+    server = MetricsServer(ListenAddress("127.0.0.1", 0), page)
+    server.start()
+    try:
+        assert request(str(server.address)).status == 500
+    finally:
+        server.stop()
+    assert "the page of the metrics can't be made" in caplog.text
+
+
+def test_while_no_connection_can_be_taken_the_server_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(metrics_server, "time", SimpleNamespace(sleep=pauses.append))
+    server = MetricsServer(ListenAddress("127.0.0.1", 0), lambda: Page([], {}))
+    server._http.socket.setblocking(False)  # nobody connects, which is an error then
+    with raises(BlockingIOError):
+        server._http.get_request()
+    server._http.server_close()
+    assert pauses == [metrics_server._PAUSE]
 
 
 def test_clients_that_send_nothing_or_garbage_stop_neither_scrapes_nor_calls(served: Service) -> None:

@@ -1,6 +1,7 @@
 """What metrics say of a server's parts at one moment."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from userprofile_server.access import Access
 from userprofile_server.rpc.executor import Executor
@@ -27,9 +28,17 @@ def gauges(
     for number, connected in enumerate(stores.connections(), 1):
         yield (metrics.STORE_CONNECTED.name, str(number)), connected
     if access.certificates is not None:
-        for file, not_after in access.certificates.expiries():
-            yield (metrics.CERTIFICATE.name, str(file)), not_after.timestamp()
-    for file, valid in access.files():
-        yield (metrics.FILE_VALID.name, str(file)), valid
+        expiries = ((file, not_after.timestamp()) for file, not_after in access.certificates.expiries())
+        yield from _worst(metrics.CERTIFICATE, expiries)
+    yield from _worst(metrics.FILE_VALID, access.files())
     yield metrics.build_key(store=url.partition("://")[0]), 1
     yield from process_gauges()
+
+
+def _worst(metric: metrics.Metric, files: Iterable[tuple[Path, float]]) -> Iterator[Gauge]:
+    """Yields the lowest value of each file: one may be certificate, key and authorities at once."""
+    lowest: dict[str, float] = {}
+    for file, value in files:
+        lowest[str(file)] = min(value, lowest.get(str(file), value))
+    for name, value in lowest.items():
+        yield (metric.name, name), value

@@ -24,6 +24,9 @@ _MOST_CONNECTIONS = 64
 _SECONDS = 5.0
 """Seconds that a client may take to send its request, and then to read the response."""
 
+_PAUSE = 0.1
+"""Seconds until the next try to take a connection, after one has failed."""
+
 
 class MetricsServer:
     """Serves `GET /metrics`. Each connection has a thread for its one request."""
@@ -77,6 +80,13 @@ class _Server(ThreadingHTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
+    def get_request(self) -> tuple[Any, Any]:
+        try:
+            return super().get_request()
+        except OSError:  # no file is left for the connection, which stays there: the next try would be at once
+            time.sleep(_PAUSE)
+            raise
+
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._connections.acquire(blocking=False):
             self.shutdown_request(request)
@@ -126,7 +136,12 @@ class _Request(BaseHTTPRequestHandler):
         if self.path.partition("?")[0] != "/metrics":
             self.send_error(404, explain="the metrics are at /metrics")
             return
-        content, content_type = self.server.page().render(self.headers.get("Accept", ""))
+        try:
+            content, content_type = self.server.page().render(self.headers.get("Accept", ""))
+        except Exception:  # noqa: BLE001, a bug; else Prometheus would get nothing, and nobody would know why
+            _log.exception("the page of the metrics can't be made")
+            self.send_error(500)
+            return
         self.send_response(200)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(content)))

@@ -28,8 +28,12 @@ class Page(Collector):
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Returns the page and its content type, in the format that an `Accept` header asks for."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self), content_type
+        try:
+            encode, content_type = choose_encoder(accept)
+            return encode(self), content_type
+        except (TypeError, ValueError):  # of a version that is no number
+            encode, content_type = choose_encoder("")
+            return encode(self), content_type
 
     def collect(self) -> Iterator[Metric]:
         """Yields each metric of the table that has values."""
@@ -75,4 +79,9 @@ def _in_go(code: str) -> str:
 def _of(metric: metrics.Metric, numbers: Iterable[tuple[Key, float | Histogram]]) -> Iterator[tuple[Key, Any]]:
     for key, value in numbers:
         if key[0] == metric.name:
-            yield key[1:], value
+            yield tuple(map(_in_utf_8, key[1:])), value
+
+
+def _in_utf_8(label: str) -> str:
+    """Returns a label's value with escapes for what isn't UTF-8, such as a file's name in another encoding."""
+    return label if label.isascii() else label.encode(errors="backslashreplace").decode()

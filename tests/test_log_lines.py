@@ -71,6 +71,11 @@ def test_whatever_is_in_a_message_makes_one_line_of_json(text: str) -> None:
     assert json.loads(line)["message"] == text
 
 
+def test_a_message_is_one_line_of_text_whatever_is_in_it() -> None:
+    line = TextFormatter().format(record("a library\n2026 ERROR forged\x1b[31m\u2028\udcff"))
+    assert line.endswith(r" a library\n2026 ERROR forged\x1b[31m\u2028\udcff")
+
+
 def test_an_exception_is_a_field() -> None:
     try:
         raise KeyError("what")

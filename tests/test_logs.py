@@ -1,7 +1,9 @@
 """What stands in the log, and what may not."""
 
+import errno
 import logging
 import signal
+from pathlib import Path
 
 import grpc
 import pytest
@@ -11,6 +13,7 @@ from tests.test_get_user import Serve, serve  # noqa: F401, a fixture
 from userprofile_server import errors
 from userprofile_server.rpc.error_table import ERROR_STATUSES
 from userprofile_server.telemetry import logs
+from userprofile_server.telemetry.log_format import TextFormatter
 
 
 def lines_of(store_url: str, level: str, kind: type[ServerProcess] = ServerProcess) -> list[str]:
@@ -130,3 +133,23 @@ def test_an_error_of_the_table_leaves_the_line_that_it_promises(
     assert reason == status.reason
     levels = {record.levelno for record in caplog.records if record.getMessage().startswith(status.reason)}
     assert levels == {status.log_level}
+
+
+def test_a_line_that_was_cut_off_does_not_spoil_the_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A full disk takes some of a line, and the next ones when there is space again."""
+    space = [10]
+
+    def write(_descriptor: int, data: bytes) -> int:
+        some = data[: space[0]]
+        if not some:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        space[0] -= len(some)
+        with (tmp_path / "log").open("ab") as file:
+            return file.write(some)
+
+    monkeypatch.setattr("userprofile_server.telemetry.logs.os.write", write)
+    writer = logs.LogWriter(TextFormatter())
+    assert [writer._send(line) for line in (b"one line\n", b"cut off\n", b"lost\n")] == [True, False, False]
+    space[0] = 1000
+    assert writer._send(b"another\n")
+    assert (tmp_path / "log").read_text() == "one line\nc\nanother\n"

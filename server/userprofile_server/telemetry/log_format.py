@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from userprofile.printable import printable
 from userprofile_server.telemetry import call
 
 _TEXT = "%(asctime)s %(levelname)-7s {process}%(name)s [%(request_id)s] %(message)s"
@@ -34,6 +35,7 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, logging's own name
         """Appends the fields."""
+        record.message = printable(record.message)  # a library's may have several lines
         line = super().formatMessage(record)
         fields = dict(fields_of(record))
         if (trace_id := getattr(record, "trace_id", None)) is not None:

@@ -103,6 +103,7 @@ class LogWriter:
         self._dropped = 0
         self.dropped = 0
         """Lines that were lost since the start."""
+        self._cut_off = False  # the last line, in its middle
         self._thread: threading.Thread | None = None
 
     def start(self, every_second: Callable[[], None]) -> None:
@@ -149,7 +150,7 @@ class LogWriter:
         self._report_dropped()
 
     def _write(self, line: bytes) -> None:
-        written = _write(line)
+        written = self._send(line)
         with self._lock:
             self._waiting -= len(line)
             self._dropped += not written
@@ -161,9 +162,16 @@ class LogWriter:
     def _report_dropped(self) -> None:
         with self._lock:
             dropped, self._dropped = self._dropped, 0
-        if dropped and not _write(self._dropped_lines(dropped)):
+        if dropped and not self._send(self._dropped_lines(dropped)):
             with self._lock:
                 self._dropped += dropped
+
+    def _send(self, line: bytes) -> bool:
+        """Writes a line, on a new one if the last was cut off. Returns False if it can't be written as a whole."""
+        data = b"\n" + line if self._cut_off else line
+        rest = _write(data)
+        self._cut_off = bool(rest) and (self._cut_off or len(rest) < len(data))
+        return not rest
 
     def _dropped_lines(self, count: int) -> bytes:
         lines = "1 log line was" if count == 1 else f"{count} log lines were"
@@ -173,16 +181,16 @@ class LogWriter:
         return _encode(self.formatter.format(record) + "\n")
 
 
-def _write(data: bytes) -> bool:
-    """Writes all of `data` to stderr, however long it takes. Returns False if that fails."""
+def _write(data: bytes) -> bytes:
+    """Writes all of `data` to stderr, however long it takes. Returns the rest if that fails."""
     while data:
         try:
             data = data[os.write(_STDERR, data) :]
         except BlockingIOError:
             select.select([], [_STDERR], [], 1)
         except OSError:  # a closed pipe, a full disk
-            return False
-    return True
+            break
+    return data
 
 
 def _never_wait_for_stderr() -> None:

@@ -8,21 +8,23 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
 import pytest
 from rich.console import Console
 
+from tests.canary import raises
 from tests.fork_server import BIN
 from tests.scraped import metrics_address
 from tests.support import WAIT, GetUser, ServerProcess, eventually, run
+from userprofile_server.listen import ListenAddress
 from userprofile_server.telemetry import metrics
 from userprofile_server.telemetry.page import Page
 from userprofile_server.telemetry.recorder import Recorder, Totals
 from userprofile_server.top.figures import Figures
-from userprofile_server.top.scrape import Scrape, parsed
+from userprofile_server.top.scrape import Scrape, ScrapeError, parsed, scrape
 from userprofile_server.top.view import view
 
 TOP = ("top", "--interval", "1", "--metrics")
@@ -169,6 +171,8 @@ def responding(response: bytes) -> Iterator[str]:
         (b"SSH-2.0-OpenSSH\r\n", "does not speak HTTP"),
         (b"HTTP/1.0 404 Not Found\r\n\r\n", "responds with status 404"),
         (b"HTTP/1.0 200 OK\r\n\r\n<html>", "has no metrics of userprofile"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 3, "does not speak HTTP"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nup 1\n", "has closed the connection"),
         (b"HTTP/1.0 200 OK\r\n\r\nup 1\n", "has no metrics of userprofile"),
         (b"HTTP/1.0 200 OK\r\n\r\n\xff\xfe{=,\n", "has no metrics of userprofile"),
     ],
@@ -181,6 +185,43 @@ def test_an_address_of_something_else_is_an_error(response: bytes, said: str) ->
     assert done.stderr.count("\n") == 1
     assert address in done.stderr
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'userprofile_queue_seconds_bucket{le="long"} 1',
+        "userprofile_queue_seconds_bucket 1",
+        'userprofile_queue_seconds_bucket{le="+Inf"} -5',
+        'userprofile_queue_seconds_bucket{le="NaN"} 5',
+        "userprofile_queue_age_seconds +Inf",
+        'process_start_time_seconds{process="1"} NaN',
+    ],
+)
+def test_numbers_that_cannot_be_are_an_error(line: str) -> None:
+    with raises(ScrapeError, match=f"a wrong value of {line[:20]}"):
+        parsed("HOST", f"userprofile_ready 1\n{line}\n", 0)
+
+
+def test_a_page_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("userprofile_server.top.scrape._SECONDS", 0.2)
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def respond() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                while not ended.is_set():
+                    connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+        thread = threading.Thread(target=respond)
+        thread.start()
+        try:
+            with raises(ScrapeError, match="does not respond within"):
+                scrape(ListenAddress("127.0.0.1", listener.getsockname()[1]))
+        finally:
+            ended.set()
+            thread.join()
 
 
 def test_nobody_there_and_wrong_addresses_are_errors() -> None:

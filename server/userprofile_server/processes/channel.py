@@ -67,17 +67,19 @@ class Channel:
     def receive(self) -> list[Message] | None:
         """Returns the complete messages received so far, perhaps none; returns None if the other end is gone.
 
-        Waits for data unless the socket is non-blocking.
+        Waits for one unless the socket is non-blocking. A message that is larger than one read is read on.
         """
-        try:
-            data = self._socket.recv(65_536)
-        except BlockingIOError:
-            return []
-        except OSError:
-            return None
-        if not data:
-            return None
-        *lines, self._received = (self._received + data).split(b"\n")
+        lines: list[bytes] = []
+        while not lines:
+            try:
+                data = self._socket.recv(65_536)
+            except BlockingIOError:
+                return []
+            except OSError:
+                return None
+            if not data:
+                return None
+            *lines, self._received = (self._received + data).split(b"\n")
         return [(kind, value) for kind, value in map(json.loads, lines)]
 
     def close(self) -> None:

@@ -13,14 +13,17 @@ BENCH := build/bench-go
 LOAD := build/bench-load
 BASE ?= main
 BUF := tools/node_modules/.bin/buf
+NODE_CLIENT := clients/node/dist/index.js
 PROTOSET := build/userprofile.protoset
 # Others' protos that ours import, where buf finds them.
 GOOGLEAPIS := build/googleapis/google/rpc
 
 .DEFAULT_GOAL := help
+# Go then compiles a package once, whichever folder it is in.
+export GOFLAGS := $(GOFLAGS) -trimpath
 # What of the caller's environment would lead the virtual environment's Python astray.
 unexport PYTHONHOME PYTHONPATH PYTHONINSPECT PYTHONOPTIMIZE PYTHONSAFEPATH PYTHONWARNINGS
-.PHONY: help check bench bench-quick bench-compare setup protos run test test-grpcurl test-package test-setup test-couchbasemock test-couchbase test-gocb test-clients test-client-load test-sqlite-processes test-nginx lint lint-protos format types docs lock clean
+.PHONY: help check bench bench-quick bench-compare setup protos run test test-grpcurl test-setup test-couchbasemock test-couchbase test-gocb test-clients test-client-load test-sqlite-processes test-nginx lint lint-protos format types docs lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -99,7 +102,7 @@ test-couchbase: setup ## Run it on the cluster at TEST_COUCHBASE; see docs/couch
 	@TEST_ON_COUCHBASE=1 $(BIN)/python -m pytest tests/store_contract
 
 test-clients: setup lint-go lint-node ## Try the Go, Node and Java clients on the real server (needs all three)
-	@$(BIN)/python -m pytest tests/external/check_clients.py tests/external/check_go_module.py tests/external/check_java_project.py
+	@$(BIN)/python -m pytest tests/external/check_clients.py
 
 .PHONY: lint-go go-module
 # Vetting with the oldest Go sees what only newer standard libraries have.
@@ -112,18 +115,37 @@ lint-go: $(BUF) $(GOOGLEAPIS) ## Check the Go client: gofmt, vet and staticcheck
 
 .PHONY: lint-node
 # Rules that go by types need the generated stubs.
-lint-node: $(BUF) $(GOOGLEAPIS) ## Check the Node client: prettier, and typescript-eslint's strict rules (needs Node)
-	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
-	@npm run --prefix clients/node --silent build
+lint-node: $(NODE_CLIENT) ## Check the Node client: prettier, and typescript-eslint's strict rules (needs Node)
 	@npm run --prefix clients/node --silent lint
+
+.PHONY: release release-check
+RELEASE := build/release
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+# The Python package is built from a copy without anything that was generated, the wheel from the sdist.
+release: setup $(BUF) $(GOOGLEAPIS) $(NODE_CLIENT) ## Build what is released, for all languages, into build/release (needs Go, Java, Maven and Node)
+	@rm -rf $(RELEASE) build/sources
+	@mkdir -p $(RELEASE) build/sources
+	@git ls-files -z | tar -c --null -T - | tar -x -C build/sources
+	@$(BIN)/python -m build --outdir $(RELEASE) build/sources >build/release.log 2>&1 || { cat build/release.log; exit 1; }
+	@cd clients/node && npm pack --silent --pack-destination ../../$(RELEASE) >../../build/release.log
+	@cd clients/go && go generate .
+	@$(BIN)/python tools/go_module.py $(RELEASE)/goproxy >build/release.log
+	@cd clients/java && mvn --batch-mode --quiet package -Dmaven.test.skip
+	@cp clients/java/target/userprofile-client-$(VERSION).jar $(RELEASE)
+	@cp clients/java/pom.xml $(RELEASE)/userprofile-client-$(VERSION).pom
+	@cd $(RELEASE) && find * -type f | LC_ALL=C sort | xargs sha256sum >SHA256SUMS && cat SHA256SUMS
+
+release-check: release ## Try it: install each into an empty project, and run the first example of its README
+	@$(BIN)/python -m pytest tests/external/check_package.py tests/external/check_go_module.py \
+	    tests/external/check_node_package.py tests/external/check_java_project.py
 
 go-module: $(BUF) $(GOOGLEAPIS) ## Write the Go client as a module proxy serves it into build/goproxy (needs Go)
 	@cd clients/go && go generate .
 	@$(BIN)/python tools/go_module.py build/goproxy
 
 .PHONY: test-conformance
-test-conformance: setup $(BUF) $(GOOGLEAPIS) ## Judge the clients of all languages by the same cases (needs Go, Java, Maven, Node and Rust)
-	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
+test-conformance: setup $(BUF) $(GOOGLEAPIS) $(NODE_CLIENT) ## Judge the clients of all languages by the same cases (needs Go, Java, Maven, Node and Rust)
 	@$(BIN)/python -m pytest tests/external/check_conformance.py -p no:xdist
 
 .PHONY: test-floods
@@ -144,11 +166,10 @@ test-processes: setup $(LOAD) ## End, kill and replace one of several server pro
 test-sqlite-processes: setup ## Import, check and back up a SQLite file while a server reads it; SECONDS=300: for so long
 	@SECONDS=$(or $(SECONDS),20) $(BIN)/python -m pytest tests/external/check_sqlite_processes.py -p no:xdist
 
-test-nginx: setup $(LOAD) ## Try all clients through nginx, TIMES=20 ends of a process behind it (needs Go, Java, Maven, Node, and nginx, or root and apt to install it)
+test-nginx: setup $(LOAD) $(NODE_CLIENT) ## Try all clients through nginx, TIMES=20 ends of a process behind it (needs Go, Java, Maven, Node, and nginx, or root and apt to install it)
 	@test -x /usr/sbin/nginx && test -e /usr/lib/nginx/modules/ngx_stream_module.so || { \
 	    command -v apt-get >/dev/null && test "$$(id -u)" = 0 || { echo 'nginx is needed: apt-get install nginx-light libnginx-mod-stream, as root, or the like'; exit 2; }; \
 	    echo 'installing nginx'; apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light libnginx-mod-stream >/dev/null; }
-	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
 	@$(BIN)/python -m pytest tests/external/check_nginx.py
 	@TIMES=$(or $(TIMES),20) $(BIN)/python -m pytest tests/external/check_processes.py -k nginx
 
@@ -168,9 +189,6 @@ test-gocb: setup ## Try the test node with Couchbase's Go SDK (needs Go)
 
 $(COUCHBASEMOCK):
 	@mvn --quiet --batch-mode dependency:copy -Dartifact=com.couchbase.mock:CouchbaseMock:1.5.27 -DoutputDirectory="$$PWD/$(@D)"
-
-test-package: setup ## Build the wheel and the sdist, install and try them
-	@$(BIN)/python -m pytest tests/external/check_package.py
 
 test-setup: setup ## Try setting up in odd folders, after it was stopped, moved, or lost something
 	@$(BIN)/python -m pytest tests/external/check_setup.py -n 2
@@ -270,6 +288,16 @@ $(BUF): tools/package-lock.json
 	@npm ci --prefix tools --silent --no-audit --no-fund
 	@touch $@
 
+# All of the client's TypeScript: the package in dist, and tests, examples and adapter in build.
+$(NODE_CLIENT): clients/node/node_modules/.package-lock.json $(GOOGLEAPIS) $(wildcard protos/userprofile/v1/* clients/node/*.json \
+    clients/node/buf.gen.yaml $(foreach folder,src test examples conformance,clients/node/$(folder)/*.ts))
+	@npm run --prefix clients/node --silent build
+	@touch $@
+
+clients/node/node_modules/.package-lock.json: clients/node/package-lock.json
+	@npm ci --prefix clients/node --no-audit --no-fund --loglevel error
+	@touch $@
+
 lint: setup ## Check style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -282,7 +310,8 @@ format: setup ## Bring the code into its style
 types: setup ## Check the types of everything, tests and benchmarks too
 	@$(BIN)/mypy
 
-docs: setup ## Write the tables of the README and of docs/ and the dashboard anew, from the code and from what was measured
+docs: setup ## Write the tables of the README and of docs/, the dashboard and each client's version anew, from the code and from what was measured
+	@$(BIN)/python tools/versions.py
 	@$(BIN)/python docs/update_readme.py
 	@$(BIN)/python docs/capacity.py
 	@$(BIN)/python deploy/prometheus/update_dashboard.py

@@ -1,14 +1,10 @@
-"""One version, pyproject.toml's, in what every language publishes."""
+"""One version, pyproject.toml's, in what every language publishes and in what the guides say."""
 
-import tomllib
-from pathlib import Path
-from xml.etree import ElementTree
+import pytest
 
-ROOT = Path(__file__).parent.parent
-VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+from tools import versions
 
 
-def test_the_java_client_has_the_projects_version() -> None:
-    pom = ElementTree.parse(ROOT / "clients/java/pom.xml").getroot()
-    assert pom.findtext("{http://maven.apache.org/POM/4.0.0}version") == VERSION
-    assert f"<version>{VERSION}</version>" in (ROOT / "clients/java/README.md").read_text()
+@pytest.mark.parametrize("file", versions.PLACES)
+def test_it_is_that_of_pyproject(file: str) -> None:
+    assert versions.updated(file) == (versions.ROOT / file).read_text(), "run: make docs"

@@ -1,19 +1,16 @@
-"""The first example of the Java client's README, copied into an empty Maven project, prints what the README says."""
+"""The Java client as others get it: the jar of the release, in an empty Maven project."""
 
-import os
 import re
-import subprocess
 import zipfile
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tests.client_conformance import USERS
-from userprofile import User
-from userprofile.testing import FakeUserProfileServer
+from tests.external.release import RELEASE, ROOT, VERSION, blocks, command, demo
 
-CLIENT = Path(__file__).parent.parent.parent / "clients/java"
-README = (CLIENT / "README.md").read_text()
+JAR = RELEASE / f"userprofile-client-{VERSION}.jar"
+CLIENT = ROOT / "clients/java"
+README = "clients/java/README.md"
 
 EMPTY_PROJECT = """
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -33,37 +30,23 @@ EMPTY_PROJECT = """
 """
 
 
-def block(language: str) -> str:
-    """Returns the README's first block of code in `language`."""
-    found = re.search(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert found, f"no {language} in the README"
-    return found[1]
-
-
-def maven(folder: Path, command: str, **environment: str) -> str:
-    done = subprocess.run(
-        command.split(), cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
-    return done.stdout.replace("\x1b[0m", "")  # Maven's own, at its end
-
-
 @pytest.mark.timeout(900)
-def test_the_first_example_works_in_an_empty_project(tmp_path: Path) -> None:
-    maven(CLIENT, block("sh"))
-    (tmp_path / "pom.xml").write_text(EMPTY_PROJECT.format(block("xml")))
+def test_the_example_of_the_readme_works_as_printed_in_an_empty_project(tmp_path: Path) -> None:
+    # In the client's folder, whose pom.xml says which version of the plugin.
+    install = f"mvn --batch-mode --quiet install:install-file -Dfile={JAR} -DpomFile={JAR.with_suffix('.pom')}"
+    command(install, CLIENT)
+    (tmp_path / "pom.xml").write_text(EMPTY_PROJECT.format(blocks(README, "xml")[0]))
     (tmp_path / "src/main/java").mkdir(parents=True)
-    (tmp_path / "src/main/java/FirstCalls.java").write_text(block("java"))
-    run = re.search(r"`(mvn [^`]*exec:java [^`]*)`", README)
+    (tmp_path / "src/main/java/FirstCalls.java").write_text(blocks(README, "java")[0])
+    run = re.search(r"`(mvn [^`]*exec:java [^`]*)`", (ROOT / README).read_text())
     assert run
-    with FakeUserProfileServer([User("johndoe", **USERS["johndoe"])]) as server:
-        assert maven(tmp_path, run[1], USERPROFILE_TARGET=server.target) == block("text")
+    with demo(tmp_path) as target:
+        printed = command(run[1], tmp_path, USERPROFILE_TARGET=target)
+    assert printed.replace("\x1b[0m", "") == blocks(README, "text")[0]  # Maven's own, at its end
 
 
 def test_the_jar_holds_the_library_and_nothing_else() -> None:
-    maven(CLIENT, block("sh"))
-    [jar] = (CLIENT / "target").glob("userprofile-client-*.jar")
-    with zipfile.ZipFile(jar) as archive:
+    with zipfile.ZipFile(JAR) as archive:
         manifest = archive.read("META-INF/MANIFEST.MF").decode()
         folders = {str(PurePosixPath(name).parent) for name in archive.namelist() if not name.endswith("/")}
     assert "Automatic-Module-Name: example.userprofile.client" in manifest

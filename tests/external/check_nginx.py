@@ -87,14 +87,13 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
 
     build("go", "go", "build", "-o", str(folder / "go-client"), "./examples/get")
-    build("node", "npm", "run", "--silent", "build")
     build("java", "mvn", "-B", "-q", "test-compile")
     target = CLIENTS / "java/target"
     java = f"{target / 'test-classes'}:{target / 'classes'}:{(target / 'test-classpath').read_text().strip()}"
     return {
         "python": [str(BIN / "userprofile")],
         "go": [str(folder / "go-client")],
-        "node": ["node", str(CLIENTS / "node/build/examples/greet.js")],
+        "node": ["node", str(CLIENTS / "node/build/examples/greet.js")],  # make has built it
         "java": ["java", "-cp", java, "FirstCalls"],
     }
 

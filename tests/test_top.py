@@ -25,6 +25,7 @@ from userprofile_server.telemetry.page import Page
 from userprofile_server.telemetry.recorder import Recorder, Totals
 from userprofile_server.top.figures import Figures
 from userprofile_server.top.scrape import Scrape, ScrapeError, parsed, scrape
+from userprofile_server.top.screen import show
 from userprofile_server.top.view import view
 
 TOP = ("top", "--interval", "1", "--metrics")
@@ -232,6 +233,21 @@ def test_nobody_there_and_wrong_addresses_are_errors() -> None:
     assert (done.returncode, done.stderr) == (3, f"error: {address} does not respond: Connection refused\n")
     for wrong in ("unix:/tmp/x", "localhost", "127.0.0.1:0", "127.0.0.1:99999"):
         assert run("userprofile-server", *TOP, wrong).returncode == 2
+
+
+def test_a_terminal_that_cannot_move_its_cursor_has_one_look_below_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    looks = iter([page(recorded([]), at=at, process1=[((metrics.READY.name,), 1.0)]) for at in range(3)])
+    monkeypatch.setattr("userprofile_server.top.screen.scrape", lambda _: next(looks))
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stdout", output := Terminal())
+    with suppress(StopIteration, RuntimeError):  # there is no fourth
+        show(ListenAddress("HOST", 1), 0, once=False)
+    assert output.getvalue().count("PROCESSES") == 2
+    assert "\x1b[?1049h" not in output.getvalue()
 
 
 def test_on_a_terminal_it_goes_on_until_ctrl_c_and_leaves_the_terminal_as_it_was(user_store_url: str) -> None:

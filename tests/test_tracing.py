@@ -187,6 +187,13 @@ def test_what_turns_spans_on(variables: dict[str, str], wanted: bool) -> None:
             {ENDPOINT: "http://x", "OTEL_BSP_MAX_QUEUE_SIZE": "-1"},
             "ValueError: max_queue_size",
         ),
+        ({ENDPOINT: "caller:A-TOKEN@host:4318"}, f"{ENDPOINT} is no URL"),
+        ({ENDPOINT: "http://[A-TOKEN"}, f"{ENDPOINT} is no URL"),
+        ({ENDPOINT: "http:///?key=A-TOKEN"}, f"{ENDPOINT} is no URL"),
+        (
+            {ENDPOINT: "http://x", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%0AA-TOKEN"},
+            "OTEL_EXPORTER_OTLP_HEADERS has a character",
+        ),
     ],
 )
 def test_what_cannot_be_is_an_error_in_the_log_and_no_reason_not_to_serve(
@@ -196,6 +203,7 @@ def test_what_cannot_be_is_an_error_in_the_log_and_no_reason_not_to_serve(
         monkeypatch.setenv(name, value)
     assert tracing_from_environment("sqlite") is None
     assert f"no spans are sent: {problem}" in caplog.text
+    assert "A-TOKEN" not in caplog.text
 
 
 def test_without_the_extra_the_log_says_what_to_install(
@@ -219,6 +227,17 @@ def test_headers_for_the_receiver_which_may_be_tokens_stay_out_of_the_log(
         ):
             GetUser(channel)("johndoe")
             eventually(lambda server=server: "401" in server.stderr, "refused")  # type: ignore[misc]
+            assert token not in stopped(server)
+
+
+def test_the_query_of_the_receivers_url_which_may_be_a_token_stays_out_of_the_log(user_store_url: str) -> None:
+    token = guard("a-token-in-the-url")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        endpoint = f"http://user:{token}@127.0.0.1:{unused.getsockname()[1]}/v1/traces?key={token}"
+        with serving(user_store_url, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=endpoint) as (server, channel):
+            GetUser(channel)("johndoe")
+            eventually(lambda: "Connection refused" in server.stderr, lambda: server.stderr)
             assert token not in stopped(server)
 
 

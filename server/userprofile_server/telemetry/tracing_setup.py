@@ -2,9 +2,11 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     from userprofile_server.telemetry.tracing import Tracing
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
@@ -51,7 +54,22 @@ def _unsupported(environment: Mapping[str, str]) -> str | None:
     protocol = next(filter(None, (_value(environment, name) for name in _PROTOCOLS)), "http/protobuf")
     if protocol != "http/protobuf":
         return f"the protocol of OTLP is {protocol!r}, and has to be http/protobuf, mostly on port 4318"
+    # The SDK would find these with the first spans, and log their values, which may be or have tokens.
+    for name in _ENDPOINTS:
+        if (endpoint := environment.get(name)) and not _is_url(endpoint):
+            return f"{name} is no URL; it has to be http://HOST:PORT or https://HOST:PORT"
+    for name in _HEADERS:
+        if not unquote(environment.get(name, "")).isprintable():
+            return f"{name} has a character that no header can have, such as a line end"
     return None
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and text.isprintable()
+    except ValueError:
+        return False
 
 
 def _value(environment: Mapping[str, str], name: str) -> str:
@@ -66,13 +84,19 @@ def _start(store: str) -> "Tracing":
 
     from userprofile_server.telemetry.tracing import Tracing
 
-    # It logs headers that it can't read, which may be tokens.
+    # They log headers that can't be read, and URLs with their queries, which may be tokens.
     logging.getLogger("opentelemetry.util.re").setLevel(logging.CRITICAL)
+    logging.getLogger(OTLPSpanExporter.__module__).addFilter(_without_query)
     # The SDK reads the other variables: of samplers, limits, timeouts, certificates, headers.
     resource = Resource.create({"process.pid": os.getpid(), **_service(os.environ)})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracing(provider, store)
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    record.msg, record.args = re.sub(r"\?\S*", "?…", record.getMessage()), None
+    return True
 
 
 def _service(environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Shows the tables, on a terminal in place, elsewhere one after the other."""
+"""Shows the tables, in place on a terminal that can do that, elsewhere one after the other."""
 
 import sys
 import time
@@ -23,11 +23,11 @@ def show(address: ListenAddress, interval: float, *, once: bool) -> None:
         ScrapeError: the first two looks failed.
     """
     output = sys.stdout or sys.stderr  # None if it's closed
-    if output.isatty() and not once:
-        with Live(console=Console(file=output), screen=True, auto_refresh=False) as screen:
+    console = Console(file=output, force_terminal=output.isatty(), width=None if output.isatty() else _WIDTH)
+    if console.is_terminal and not console.is_dumb_terminal and not once:
+        with Live(console=console, screen=True, auto_refresh=False) as screen:
             for figures, problem in _looks(address, interval):
                 screen.update(view(str(address), figures, problem), refresh=True)
-    console = Console(file=output, force_terminal=output.isatty(), width=None if output.isatty() else _WIDTH)
     for figures, problem in _looks(address, interval):
         console.print(view(str(address), figures, problem))
         if once:

@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,6 +79,25 @@ def test_a_call_has_the_time_at_which_it_was_queued(executor: Executor) -> None:
     assert before <= queued_at <= after
     assert (function, arguments) == (release.wait, ())
     release.set()
+
+
+def test_the_age_of_the_queue_is_that_of_calls_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(executor_module, "time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+    executor = Executor(1, backlog=patient())  # not started: the test takes the calls
+    assert executor.queue() == (0, 0)
+    for moment in (5000, 9000):  # after long idle times
+        now[0] = moment
+        submit(executor, int)
+        now[0] += 1
+        submit(executor, int)
+        now[0] += 1
+        assert executor.queue() == (2, 2)
+        for age in (2, 0):  # at most: the second has come after the first, nobody knows when
+            task = executor._next.get()
+            assert task is not None
+            executor._work_on(executor._workers[0], task)
+            assert executor.queue()[1] == age
 
 
 def test_what_is_submitted_is_called_with_its_arguments(executor: Executor) -> None:

@@ -88,6 +88,9 @@ class Executor:
         self._holding = False
         self._own = threading.local()
         self._last_queued_at = 0.0
+        """When the call that was taken last was queued."""
+        self._empty_at = 0.0
+        """When a call was last queued behind no other."""
 
     def start(self) -> None:
         """Starts the threads."""
@@ -119,7 +122,10 @@ class Executor:
         the worker calls `refuse` instead.
         """
         task = (time.monotonic(), refuse, function, arguments)
-        if not self._backlog.waiting and self._next.qsize() < self._room:
+        ahead = self._next.qsize()
+        if not self._backlog.waiting and ahead < self._room:
+            if not ahead:
+                self._empty_at = task[0]
             self._next.put(task)
             return True
         admitted = self._backlog.put(caller(), task, remaining=deadline - time.time(), size=size)
@@ -134,8 +140,9 @@ class Executor:
     def queue(self) -> tuple[int, float]:
         """Returns how many calls wait, and for how many seconds the first of them has waited, at most."""
         waiting = self._next.qsize() + self._backlog.waiting
-        # All that wait have come after the call that was taken last.
-        return waiting, time.monotonic() - self._last_queued_at if waiting and self._last_queued_at else 0.0
+        # All that wait have come after the call that was taken last, and after no other waited.
+        since = max(self._last_queued_at, self._empty_at)
+        return waiting, time.monotonic() - since if waiting else 0.0
 
     def threads(self) -> tuple[int, int]:
         """Returns how many threads serve a call now, and how many threads there are."""

@@ -25,6 +25,9 @@ as text, or None if it was logged. SIGNALLED: it received a signal to end, and w
 MARGIN_SECONDS = 5.0
 """Seconds after its longest drain at which a server that hasn't ended is killed."""
 
+_MOST_BYTES = 4 * 1024 * 1024
+"""The longest message; metrics are some ten thousand bytes. Whoever sends more is out of order, and counts as gone."""
+
 Message = tuple[str, Any]
 
 
@@ -80,6 +83,8 @@ class Channel:
             if not data:
                 return None
             *lines, self._received = (self._received + data).split(b"\n")
+            if len(self._received) > _MOST_BYTES:
+                return None
         return [(kind, value) for kind, value in map(json.loads, lines)]
 
     def close(self) -> None:

@@ -3,8 +3,10 @@
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
 import pytest
@@ -19,11 +21,12 @@ from tests.test_quoted_log_lines import TRACING, is_in, quotes
 from tests.test_trace_context import PARENT, TRACE, VALID
 from userprofile.v1 import user_profile_service_pb2 as pb
 from userprofile.v1 import user_profile_service_pb2_grpc as pb_grpc
-from userprofile_server.telemetry.tracing_setup import is_wanted, tracing_from_environment
+from userprofile_server.telemetry.tracing_setup import _session, is_wanted, tracing_from_environment
 
 METHOD = "userprofile.v1.UserProfileService/GetUser"
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "20"}
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+MIB = 1024 * 1024
 
 
 @pytest.fixture
@@ -147,6 +150,30 @@ def test_a_receiver_that_is_lost_holds_up_neither_calls_nor_the_end(
         log = stopped(server)
     assert "the last spans are lost" in log or receiver_is != "silent", log
     assert len(log.splitlines()) < 20, log
+
+
+def test_little_is_read_of_a_response_that_does_not_end() -> None:
+    sent = 0
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            nonlocal sent
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while sent < 256 * MIB:
+                    sent += self.wfile.write(bytes(MIB))
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        session = _session({})
+        assert session is not None
+        with session:
+            assert session.post(f"http://127.0.0.1:{server.server_port}", timeout=WAIT).ok
+        thread.join()
+    assert sent < 256 * MIB
+    assert _session({"OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER": "ours"}) is None
 
 
 def test_each_of_several_processes_sends_its_own(user_store_url: str, receiver: Receiver) -> None:

@@ -5,17 +5,26 @@ import os
 import re
 from collections.abc import Mapping
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
+    import requests
+
     from userprofile_server.telemetry.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
+_PROVIDERS = (
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
+)
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+
+_MOST_BYTES = 65_536
+"""Of a receiver's response. The exporter doesn't look at it, but would keep all of it in memory."""
 
 
 def tracing_from_environment(store: str) -> "Tracing | None":
@@ -90,8 +99,23 @@ def _start(store: str) -> "Tracing":
     # The SDK reads the other variables: of samplers, limits, timeouts, certificates, headers.
     resource = Resource.create({"process.pid": os.getpid(), **_service(os.environ)})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(session=_session(os.environ))))
     return Tracing(provider, store)
+
+
+def _session(environment: Mapping[str, str]) -> "requests.Session | None":
+    """Returns a session that reads little of a response; None, the SDK's, if the variables name another one."""
+    import requests
+
+    def cut_off(response: Any, *_: object, **__: object) -> None:
+        if len(response.raw.read(_MOST_BYTES)) == _MOST_BYTES:
+            response.raw.close()
+
+    if any(environment.get(name) for name in _PROVIDERS):
+        return None
+    session = requests.Session()
+    session.hooks["response"].append(cut_off)
+    return session
 
 
 def _without_query(record: logging.LogRecord) -> bool:

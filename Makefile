@@ -128,6 +128,7 @@ release: setup $(BUF) $(GOOGLEAPIS) $(NODE_CLIENT) ## Build what is released, fo
 	@mkdir -p $(RELEASE) build/sources
 	@git ls-files -z | tar -c --null -T - | tar -x -C build/sources
 	@$(BIN)/python -m build --outdir $(RELEASE) build/sources >build/release.log 2>&1 || { cat build/release.log; exit 1; }
+	@rm -rf build/sources
 	@cd clients/node && npm pack --silent --pack-destination ../../$(RELEASE) >../../build/release.log
 	@cd clients/go && go generate .
 	@$(BIN)/python tools/go_module.py $(RELEASE)/goproxy >build/release.log

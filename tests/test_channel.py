@@ -1,11 +1,21 @@
 """What a supervisor and its servers say to each other."""
 
+import json
+import os
 import socket
+import sys
 import threading
 from contextlib import suppress
+from typing import cast
 
-from tests.support import WAIT
+import pytest
+
+from tests.support import WAIT, eventually, settings_for
 from userprofile_server.processes.channel import METRICS, PONG, Channel
+from userprofile_server.processes.child import _Child
+from userprofile_server.processes.spawned import Spawned
+from userprofile_server.server import UserProfileServer
+from userprofile_server.telemetry.snapshot import Snapshot
 
 
 def test_a_message_may_be_larger_than_one_read_and_the_sender_gone() -> None:
@@ -60,3 +70,37 @@ def test_what_has_not_come_as_a_whole_is_not_waited_for() -> None:
         assert received.receive() == [(PONG, None)]
     assert received.receive() is None
     received.close()
+
+
+def test_a_server_whose_metrics_cannot_be_read_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def snapshot(self) -> Snapshot:
+            raise KeyError("a bug")
+
+    ours, theirs = socket.socketpair()
+    child = _Child(settings_for("sqlite:///unused.db"), Channel(theirs), patient=False)
+    child._server = cast("UserProfileServer", Broken())
+    child._send_metrics()
+    assert Channel(ours).receive() == [(METRICS, None)]
+    assert "the metrics can't be read" in caplog.text
+    ours.close()
+    theirs.close()
+
+
+def test_metrics_that_cannot_be_read_leave_those_before() -> None:
+    known = Snapshot()
+    known.totals.counters["calls",] = 5
+    reports = "".join(json.dumps([METRICS, value]) + "\n" for value in (known.to_plain(), None))
+    says = f"import os, time; os.write(0, {reports.encode()!r}); time.sleep({WAIT})"
+    server = Spawned(1, settings_for("sqlite:///unused.db"), command=[sys.executable, "-c", says])
+    received = 0
+
+    def both() -> bool:
+        nonlocal received
+        received += server.receive()
+        return server.snapshot.totals.counters == {("calls",): 5} and received > 0
+
+    eventually(both, "both reports")
+    server.kill()
+    server.ended(os.waitpid(server.pid, 0)[1])
+    assert server.snapshot.totals.counters == {("calls",): 5}

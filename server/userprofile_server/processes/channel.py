@@ -19,8 +19,9 @@ in progress, and end."""
 
 LISTENING, READY, NOT_READY, PONG = "listening", "ready", "not ready", "pong"
 FAILED, SIGNALLED, METRICS = "failed", "signalled", "metrics"
-"""Reports of the server. LISTENING carries the address, METRICS a snapshot. FAILED: it can't start; carries the reason
-as text, or None if it was logged. SIGNALLED: it received a signal to end, and waits for the supervisor's command."""
+"""Reports of the server. LISTENING carries the address, METRICS a snapshot, or None after an error. FAILED: it can't
+start; carries the reason as text, or None if it was logged. SIGNALLED: it received a signal to end, and waits for the
+supervisor's command."""
 
 MARGIN_SECONDS = 5.0
 """Seconds after its longest drain at which a server that hasn't ended is killed."""

@@ -178,8 +178,14 @@ class _Child:
         self._post(_ORPHANED)
 
     def _send_metrics(self) -> None:
-        if self._server is not None:
-            self._channel.send(METRICS, self._server.snapshot().to_plain())
+        if self._server is None:
+            return
+        snapshot = None
+        try:
+            snapshot = self._server.snapshot().to_plain()
+        except Exception:  # noqa: BLE001, a bug; without this thread, pings would get no response, and the server killed
+            _log.exception("the metrics can't be read")
+        self._channel.send(METRICS, snapshot)
 
     def _failed(self, error: Exception) -> int:
         if isinstance(error, StoreError | SecurityError | ListenError):

@@ -110,7 +110,9 @@ class Spawned:
             elif kind == PONG:
                 self.unanswered = 0
             elif kind == METRICS:
-                self.snapshot, self._measuring = Snapshot.from_plain(value), False
+                self._measuring = False
+                if value is not None:
+                    self.snapshot = Snapshot.from_plain(value)
             elif kind == FAILED:
                 self.failed, self.failure = True, value
             elif kind == SIGNALLED:

@@ -18,6 +18,7 @@ class CallMetrics:
         self._recorder = recorder
         self._started = (metrics.STARTED.name, *labels)
         self._ended = {code: (metrics.HANDLED.name, *labels, code.name) for code in grpc.StatusCode}
+        self._succeeded = self._ended[_OK]
         self._error = (metrics.ERRORS.name, service, method.name)
         recorder.count(self._started, 0)
 
@@ -29,11 +30,13 @@ class CallMetrics:
         """Counts a call that has ended, by status and reason."""
         if queued is not None:
             self._recorder.observe(_QUEUED, queued)
-        self._recorder.observe(self._ended[code], seconds)
+        # Looking up a status code costs as much as counting: its hash is computed in Python.
+        self._recorder.observe(self._succeeded if code is _OK else self._ended[code], seconds)
         if call.reason is not None:
             self._recorder.count((*self._error, call.reason))
 
 
+_OK = grpc.StatusCode.OK
 _QUEUED = (metrics.QUEUED.name,)
 
 

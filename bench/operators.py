@@ -27,6 +27,7 @@ def contenders(load: Load) -> dict[Contender, Load]:
 
     return {
         server(OFF): load,
+        server(f"{OFF}, with a traceparent"): traced,
         server("metrics", *metrics): load,
         server("metrics, 1 % of calls logged as JSON", *metrics, *log): load,
         server("the same, with a traceparent", *metrics, *log): traced,

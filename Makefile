@@ -147,7 +147,7 @@ go-module: $(BUF) $(GOOGLEAPIS) ## Write the Go client as a module proxy serves 
 
 .PHONY: test-conformance
 test-conformance: setup $(BUF) $(GOOGLEAPIS) $(NODE_CLIENT) ## Judge the clients of all languages by the same cases (needs Go, Java, Maven, Node and Rust)
-	@$(BIN)/python -m pytest tests/external/check_conformance.py -p no:xdist
+	@$(BIN)/python -m pytest tests/external/check_conformance.py -n 6 --dist loadgroup
 
 .PHONY: test-floods
 test-floods: setup ## Attack a server in all ways, for a minute and a half, and print what others notice

@@ -103,7 +103,8 @@ def target() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module", params=ADAPTERS)
+# Each language on a process of its own: its cases mostly wait, for a store that doesn't respond.
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ADAPTERS])
 def adapter(request: pytest.FixtureRequest) -> Adapter:
     """A language's adapter, built."""
     adapter = ADAPTERS[request.param]

@@ -86,8 +86,11 @@ class SecureServer(pb_grpc.UserProfileServiceServicer):
         self.callers: list[str] = []
         self._server = grpc.server(ThreadPoolExecutor(CALLERS))
         pb_grpc.add_UserProfileServiceServicer_to_server(self, self._server)
+        self._shown = authority
         credentials = grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._configuration, require_client_authentication=True
+            self._configuration(),
+            self._changed_configuration,  # type: ignore[arg-type]  # None if nothing has changed
+            require_client_authentication=True,
         )
         self.port = self._server.add_secure_port(f"127.0.0.1:{port}", credentials)
         self.target = f"127.0.0.1:{self.port}"
@@ -97,6 +100,13 @@ class SecureServer(pb_grpc.UserProfileServiceServicer):
         own = self.authority.issue_cert("127.0.0.1")
         pair = own.private_key_pem.bytes(), own.cert_chain_pems[0].bytes()
         return grpc.ssl_server_certificate_configuration([pair], self.authority.cert_pem.bytes())
+
+    def _changed_configuration(self) -> grpc.ServerCertificateConfiguration | None:
+        # Not a new one for each handshake: while gRPC replaces one, another handshake that begins may crash.
+        if self._shown is self.authority:
+            return None
+        self._shown = self.authority
+        return self._configuration()
 
     def _note(self, context: grpc.ServicerContext) -> None:
         context_of_tls: dict[str, Any] = context.auth_context()  # type: ignore[assignment]

@@ -141,7 +141,9 @@ def podman_with_image() -> Iterator[Podman]:
         unneeded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")]
         unneeded.append('--aptopt=Acquire::Languages "none"')  # the real base leaves these out too
         release = BASE.partition(":")[2].removesuffix("-slim")
-        subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", *unneeded, release, base], check=True)
+        made = subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", *unneeded, release, base], check=False)
+        if made.returncode != 0:
+            raise NoContainersError("mmdebstrap could not make a base (its output is above)")
         podman.output("import", base, f"localhost/{BASE}")
         base.unlink()
         tried = podman.run(f"localhost/{BASE}", "true")

@@ -20,6 +20,12 @@ Stage = Callable[[Method, Handler], Handler]
 """Wraps a method's handler, once, when the server is built."""
 
 
+def status_of(context: Any, otherwise: grpc.StatusCode = grpc.StatusCode.OK) -> grpc.StatusCode:
+    """Returns the status that the handler has set, `otherwise` if none. For stages outside the error boundary."""
+    code: grpc.StatusCode | None = context.code()
+    return otherwise if code is None else code
+
+
 def add_trailing_metadata(context: grpc.ServicerContext, *metadata: tuple[str, str | bytes]) -> None:
     """Adds trailing metadata to the call.
 

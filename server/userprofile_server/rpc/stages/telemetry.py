@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import grpc
 
-from userprofile_server.rpc.stages import Handler, Method, Stage
+from userprofile_server.rpc.stages import Handler, Method, Stage, status_of
 from userprofile_server.telemetry import call
 from userprofile_server.telemetry.call import Call
 
@@ -47,7 +47,7 @@ def telemetry(
                 return handle(request, context)
             finally:
                 seconds = time.monotonic() - (began if queued_since is None else queued_since)
-                current, code = call.current.get(), _code(context)
+                current, code = call.current.get(), status_of(context)
                 for observer in observing:
                     observer.ended(current, code, seconds, queued)
 
@@ -58,7 +58,7 @@ def telemetry(
             current = call.current.get()  # the stream ends on another thread
 
             def end() -> None:
-                code = _code(context, grpc.StatusCode.CANCELLED)  # if the caller has ended the stream
+                code = status_of(context, grpc.StatusCode.CANCELLED)  # if the caller has ended the stream
                 for observer in observing:
                     observer.ended(current, code, time.monotonic() - began, None)
 
@@ -71,9 +71,3 @@ def telemetry(
         return handle_observed_stream if method.server_streaming else handle_observed
 
     return with_telemetry if observers else None
-
-
-def _code(context: Any, otherwise: grpc.StatusCode = grpc.StatusCode.OK) -> grpc.StatusCode:
-    """Returns the status that the handler has set, `otherwise` if none."""
-    code: grpc.StatusCode | None = context.code()
-    return otherwise if code is None else code

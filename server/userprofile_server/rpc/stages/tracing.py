@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import grpc
 
 from userprofile_server.rpc import health
-from userprofile_server.rpc.stages import Handler, Method, Stage
+from userprofile_server.rpc.stages import Handler, Method, Stage, status_of
 from userprofile_server.telemetry import call
 from userprofile_server.telemetry.tracing import Tracing
 
@@ -49,7 +48,7 @@ def tracing(spans: Tracing, queued_at: Callable[[], float | None]) -> Stage:
             try:
                 return handle(request, context)
             finally:
-                code = _code(context)
+                code = status_of(context)
                 attributes = {"rpc.status_code": code.name, "userprofile.request_id": current.request_id}
                 if current.reason is not None:
                     attributes["userprofile.reason"] = current.reason
@@ -62,8 +61,3 @@ def tracing(spans: Tracing, queued_at: Callable[[], float | None]) -> Stage:
 
 def _tracestate(context: grpc.ServicerContext) -> list[str]:
     return [str(value) for key, value in context.invocation_metadata() if key == _TRACESTATE]
-
-
-def _code(context: Any) -> grpc.StatusCode:
-    code: grpc.StatusCode | None = context.code()
-    return grpc.StatusCode.OK if code is None else code

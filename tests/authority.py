@@ -1,5 +1,6 @@
 """A certificate authority for tests: it issues certificates for servers and callers, valid for as long as one likes."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -58,10 +59,12 @@ class Authority:
             key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
         )
 
-    def channel(self, address: str, shown: Issued | None = None) -> grpc.Channel:
+    def channel(
+        self, address: str, shown: Issued | None = None, options: Sequence[tuple[str, object]] = ()
+    ) -> grpc.Channel:
         """Returns a channel that trusts this authority's servers, whatever the address, and shows a certificate."""
         pair = (None, None) if shown is None else (shown.key, shown.certificate)
-        options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
+        options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1), *options]
         return grpc.secure_channel(address, grpc.ssl_channel_credentials(self.pem, *pair), options)
 
     def _builder(

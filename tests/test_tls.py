@@ -2,7 +2,10 @@
 
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from tests.authority import DAY, Authority, Issued
 from tests.canary import raises
@@ -252,10 +256,23 @@ class TestNewFiles:
                 assert name_from(channel) == "John Doe"
             assert name_from(open_channel) == "John Doe"  # until --connection-age
 
-    def test_a_session_does_not_outlive_its_certificate_for_long(
+    def test_a_certificate_counts_until_it_expires(self, authority: Authority, mtls_address: str) -> None:
+        """On open connections too, and on those that resume a TLS session, for which it isn't presented again."""
+        short = authority.issue(CALLER, not_after=timedelta(seconds=5))
+        session = [("grpc.ssl_session_cache", cygrpc.SSLSessionCacheLRU(10))]
+        with authority.channel(mtls_address, short, session) as open_channel:
+            assert name_from(open_channel) == "John Doe"
+            eventually(lambda: CallOutcome(open_channel).code is not grpc.StatusCode.OK, "it has expired")
+            error = GetUser(open_channel).error("johndoe")
+            assert (error.code, error.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CALLER_UNKNOWN")
+            with authority.channel(mtls_address, short, session) as resumed:
+                assert CallOutcome(resumed).code is grpc.StatusCode.UNAUTHENTICATED
+            with authority.channel(mtls_address, short) as new:
+                assert CallOutcome(new).code is grpc.StatusCode.UNAVAILABLE  # refused in the handshake
+
+    def test_a_session_ends_when_the_configuration_is_renewed(
         self, authority: Authority, user_store_url: str, files: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A client that resumes a session isn't asked for its certificate, whatever has become of it."""
         renew = 3600.0
         monkeypatch.setattr(credentials, "_RENEW_SECONDS", Later(lambda: renew))
         short = authority.issue(CALLER, not_after=timedelta(seconds=5))
@@ -271,6 +288,26 @@ class TestNewFiles:
             assert gets_in(address, context, session), "this is what has to be bounded"
             renew = 0.0
             eventually(lambda: not gets_in(address, context, session), "the session has ended")
+
+    def test_no_handshake_begins_while_the_configuration_is_replaced(
+        self, user_store_url: str, files: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What the waiting before it relies on; the crash that it prevents is too rare to be tested."""
+        inside = threading.Lock()
+        overlaps = []
+
+        def wait() -> None:
+            overlaps.append(not inside.acquire(blocking=False))
+            time.sleep(0.05)
+            inside.release()
+
+        monkeypatch.setattr(credentials, "_RENEW_SECONDS", 0.0)
+        monkeypatch.setattr(credentials, "_let_handshakes_begin", wait)
+        with UserProfileServer(settings_for(user_store_url, **given(files, "tls://127.0.0.1:0"))) as listening:
+            address = listening.removeprefix("tls://")
+            with ThreadPoolExecutor(8) as pool:
+                assert len(set(pool.map(serial_shown, [address] * 8))) == 1
+        assert overlaps == [False] * 8
 
 
 class Later:

@@ -139,6 +139,18 @@ def read_identity(certificate: Path | str, key: Path | str, *, for_grpc: bool = 
     return Identity(chain, key_content, own.not_after)
 
 
+def expiry(certificate: bytes) -> datetime:
+    """Returns when a certificate in PEM expires.
+
+    Raises:
+        ValueError: it isn't a certificate, or has a time in a form that isn't that of RFC 5280.
+    """
+    try:
+        return _parse(ssl.PEM_cert_to_DER_cert(certificate.decode("ascii")), is_authority=False).not_after
+    except (IndexError, StopIteration):
+        raise ValueError("it isn't a certificate") from None
+
+
 def time_left(not_after: datetime) -> str:
     """Returns the remaining validity in whole days: `89 days left (until 2027-02-22)`."""
     days = math.floor((not_after - datetime.now(UTC)) / timedelta(days=1))

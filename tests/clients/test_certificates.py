@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
@@ -19,7 +20,7 @@ from tests.clients.twins import MakeClient
 from tests.fork_server import BIN
 from tests.support import WAIT
 from userprofile import TLS, certificates
-from userprofile.certificates import CertificateError, read_authorities, read_identity, time_left
+from userprofile.certificates import CertificateError, expiry, read_authorities, read_identity, time_left
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +190,15 @@ def test_the_command_line_refuses_bad_authorities(files: MadeFiles, name: str) -
     assert done.returncode == 2
     assert BAD_AUTHORITIES[name] in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_when_a_certificate_expires() -> None:
+    not_after = datetime(2057, 3, 1, 12, 30, tzinfo=UTC)
+    issued = trustme.CA().issue_cert("localhost", not_after=not_after)
+    assert expiry(issued.cert_chain_pems[0].bytes()) == not_after
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"])
+def test_what_is_no_certificate_does_not_say_when_it_expires(content: bytes) -> None:
+    with raises(ValueError):
+        expiry(content)

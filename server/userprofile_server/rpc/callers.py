@@ -2,6 +2,7 @@
 
 import re
 import ssl
+import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
+from userprofile.certificates import expiry
 from userprofile_server.errors import CallerUnknownError
 
 
@@ -19,6 +21,12 @@ class Kind(NamedTuple):
     """Returns the principal of a token, None for an unknown token; raises an error that says why it isn't valid."""
     known: Callable[[str], str | None]
     """Returns the principal of a token that was verified before. Never verifies one."""
+
+
+class _Certificate(NamedTuple):
+    principal: str | None
+    expires: float
+    """Unix time in seconds."""
 
 
 _UNKNOWN = "the token is not known"
@@ -48,7 +56,7 @@ class Callers:
         self._tokens = tokens
         self._jwts = jwts
         self._certificates = certificates
-        self._by_certificate: dict[bytes, str | None] = {}
+        self._by_certificate: dict[bytes, _Certificate] = {}
 
     def principal_of(self, context: grpc.ServicerContext) -> str | None:
         """Returns the caller's principal, None if the call has no credentials.
@@ -86,15 +94,18 @@ class Callers:
             return None
         (pem,) = shown["x509_pem_cert"]
         try:
-            principal = self._by_certificate[pem]
+            certificate = self._by_certificate[pem]
         except KeyError:
-            principal = _principal_in(shown, pem)
+            certificate = _Certificate(_principal_in(shown, pem), _expiry_of(pem))
             if len(self._by_certificate) >= _MOST_REMEMBERED:
                 self._by_certificate.clear()
-            self._by_certificate[pem] = principal
-        if principal is None:
+            self._by_certificate[pem] = certificate
+        # It was valid in the handshake of the connection, or in an earlier one, whose TLS session has been resumed.
+        if time.time() >= certificate.expires:
+            raise CallerUnknownError("the certificate has expired")
+        if certificate.principal is None:
             raise CallerUnknownError("the certificate has neither one SPIFFE ID nor one DNS name")
-        return principal
+        return certificate.principal
 
 
 def _token_in(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
@@ -112,6 +123,14 @@ def _token_in(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
     if not isinstance(value, str) or value[:7].lower() != "bearer ":
         raise CallerUnknownError(_UNKNOWN)
     return value[7:].strip()
+
+
+def _expiry_of(pem: bytes) -> float:
+    """Returns when the certificate expires, as Unix time in seconds; the past, if that can't be read."""
+    try:
+        return expiry(pem).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _principal_in(certificate: Mapping[str, Sequence[bytes]], pem: bytes) -> str | None:

@@ -6,9 +6,12 @@ import grpc
 
 from userprofile_server.security.certificates import Certificates, Material
 
-_RENEW_SECONDS = 120.0
-"""A client that resumes a TLS session doesn't present its certificate again, although it may have expired. A new
-configuration has new session ticket keys, so every client presents its certificate again after this long at most."""
+_RENEW_SECONDS = 3600.0
+"""A client that resumes a TLS session doesn't present its certificates again, although an authority of them may have
+expired (its own certificate's expiry is checked at each call, in callers.py). A new configuration has new session
+ticket keys, so every client presents them again after this long at most."""
+
+_NAPS, _NAP_SECONDS = 20, 0.01
 
 
 def server_credentials(certificates: Certificates, *, mutual: bool) -> grpc.ServerCredentials:
@@ -26,6 +29,7 @@ def server_credentials(certificates: Certificates, *, mutual: bool) -> grpc.Serv
         if certificates.current is shown and now - renewed_at < _RENEW_SECONDS:
             return None
         shown, renewed_at = certificates.current, now
+        _let_handshakes_begin()
         return _configuration(shown, mutual)
 
     return grpc.dynamic_ssl_server_credentials(
@@ -33,6 +37,18 @@ def server_credentials(certificates: Certificates, *, mutual: bool) -> grpc.Serv
         latest,  # type: ignore[arg-type]  # returns None if nothing has changed
         require_client_authentication=mutual,
     )
+
+
+def _let_handshakes_begin() -> None:
+    """Waits until no handshake that has asked for the configuration before is about to use it.
+
+    gRPC frees the replaced configuration even if another thread, which has just been told to keep it, is creating a
+    handshaker with it, and the process crashes (https://github.com/grpc/grpc/issues/36693). That takes a few dozen
+    microseconds, and no handshake begins meanwhile, since gRPC asks for the configuration under a lock. Several naps,
+    because a thread that waits for a core gets one in the course of them, however busy the machine is.
+    """
+    for _ in range(_NAPS):
+        time.sleep(_NAP_SECONDS)
 
 
 def _configuration(material: Material, mutual: bool) -> grpc.ServerCertificateConfiguration:

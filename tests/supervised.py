@@ -35,10 +35,10 @@ class Supervised(ServerProcess):
     def __exit__(self, *_: object) -> None:
         self.signal(signal.SIGSTOP)  # else it might start another one after the look at them
         self.children()
-        super().__exit__()
-        for pid in self.seen:
+        for pid in self.seen:  # before its end is waited for: they have its standard error, and may drain for an hour
             if is_server(pid):
                 send(pid, signal.SIGKILL)
+        super().__exit__()
 
 
 def children_of(pid: int) -> list[int]:

@@ -6,12 +6,14 @@ import socket
 import sys
 import threading
 from contextlib import suppress
-from typing import cast
+from queue import SimpleQueue
+from typing import Any, cast
 
 import pytest
 
 from tests.support import WAIT, eventually, settings_for
-from userprofile_server.processes.channel import METRICS, PONG, Channel
+from userprofile_server import signals
+from userprofile_server.processes.channel import DRAIN, LISTENING, METRICS, PONG, Channel
 from userprofile_server.processes.child import _Child
 from userprofile_server.processes.spawned import Spawned
 from userprofile_server.server import UserProfileServer
@@ -70,6 +72,38 @@ def test_what_has_not_come_as_a_whole_is_not_waited_for() -> None:
         assert received.receive() == [(PONG, None)]
     assert received.receive() is None
     received.close()
+
+
+def test_a_command_that_follows_at_once_on_the_report_finds_the_server(
+    user_store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise it would end without a drain."""
+    ended = threading.Event()
+
+    class Preempted(Channel):
+        def send(self, kind: str, value: Any = None) -> None:
+            super().send(kind, value)
+            if kind == LISTENING:
+                ended.wait(WAIT)
+
+    class Events:
+        def __init__(self) -> None:
+            self._queue = SimpleQueue[None]()
+            self.wait, self.wake = self._queue.get, lambda: self._queue.put(None)
+
+    def supervise() -> None:
+        supervisor = Channel(ours)
+        while LISTENING not in dict(supervisor.receive() or [(LISTENING, None)]):
+            pass
+        supervisor.send(DRAIN)
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs, caplog.at_level("INFO"):
+        child = _Child(settings_for(user_store_url, drain_delay=0.0), Preempted(theirs), patient=False)
+        threading.Thread(target=supervise).start()
+        assert child.run([], cast("signals.Events", Events())) == 0
+        ended.set()
+    assert "draining: calls in progress finish" in caplog.text
 
 
 def test_a_server_whose_metrics_cannot_be_read_goes_on(caplog: pytest.LogCaptureFixture) -> None:

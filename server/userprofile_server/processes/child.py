@@ -151,8 +151,8 @@ class _Child:
         except Exception as error:  # noqa: BLE001, reported by the main thread
             self._post(FAILED, error)
         else:
+            self._post(_STARTED, server)  # first, so that a command in response to the report finds the server
             self._channel.send(LISTENING, address)
-            self._post(_STARTED, server)
 
     def _stop(self, grace: float | None, delay: float | None = None) -> None:
         assert self._server is not None

@@ -12,7 +12,16 @@ import click
 
 from bench import callers, operators, report
 from bench.client import client_ratios
-from bench.contenders import CONTENDERS, EMPTY, FASTAPI, OURS_COUCHBASE, OURS_SQLITE, Contender, ours_of
+from bench.contenders import (
+    CONTENDERS,
+    EMPTY,
+    FASTAPI,
+    FASTAPI_TWICE,
+    OURS_COUCHBASE,
+    OURS_SQLITE,
+    Contender,
+    ours_of,
+)
 from bench.growth import FIGURES, grow
 from bench.load import ROOT, Load, Result, drive
 from bench.processes import Server, cores_apart
@@ -160,23 +169,40 @@ def telemetry(rounds: int, seconds: float) -> None:
     click.echo(f"\nSQLite, one core\n\n{report.table(found, [operators.OFF])}")
 
 
+_MEASURED = click.option("--rounds", default=9, show_default=True)
+_FOR = click.option("--seconds", default=1.0, show_default=True, help="Of each load in each round.")
+_STORES = click.option(
+    "--store", "stores", multiple=True, default=("sqlite", "couchbase"), show_default=True, help="Of the service."
+)
+
+
 @main.command()
-@click.option("--rounds", default=9, show_default=True)
-@click.option("--seconds", default=1.0, show_default=True, help="Of each load in each round.")
-@click.option("--store", "stores", multiple=True, default=("sqlite", "couchbase"), show_default=True)
-def defaults(rounds: int, seconds: float, stores: Sequence[str]) -> None:
-    """Measure what the defaults rest on: the number of workers, and two processes beside one."""
+@_MEASURED
+@_FOR
+@_STORES
+def workers(rounds: int, seconds: float, stores: Sequence[str]) -> None:
+    """Measure what the default number of workers rests on."""
     for store in stores:
-        workers = [ours_of(ROOT, f"{count} workers", store, "--workers", str(count)) for count in (1, 2, 4, 8, 16)]
-        with running(workers) as servers:
+        contenders = [ours_of(ROOT, f"{count} workers", store, "--workers", str(count)) for count in (1, 2, 4, 8, 16)]
+        with running(contenders) as servers:
             for apart in (True, False):
                 found = interleaved(servers, dict.fromkeys(servers, Load(seconds=seconds)), rounds, apart=apart)
                 title = "on its own core" if apart else "on all cores"
                 click.echo(f"\n{store}, {title}\n\n{report.table(found, ['4 workers'])}")
-        one, two = (ours_of(ROOT, f"--processes {count}", store, "--processes", str(count)) for count in (1, 2))
-        with running([one, two]) as servers:
-            click.echo(f"\n{store}, on all cores, 32 calls in flight on 16 connections, medians")
-            rows: dict[str, list[tuple[float, float, float]]] = {each.name: [] for each in servers}
+
+
+@main.command()
+@_MEASURED
+@_FOR
+@_STORES
+def processes(rounds: int, seconds: float, stores: Sequence[str]) -> None:
+    """Compare two processes with one, on all cores, and on Couchbase with FastAPI on two workers."""
+    for store in stores:
+        contenders = [ours_of(ROOT, f"--processes {count}", store, "--processes", str(count)) for count in (1, 2)]
+        if store == FASTAPI_TWICE.store:
+            contenders.append(FASTAPI_TWICE)
+        rows: dict[str, list[tuple[float, float, float]]] = {each.name: [] for each in contenders}
+        with running(contenders) as servers:
             for _ in range(rounds):
                 for contender, server in servers.items():
                     before = resource.getrusage(resource.RUSAGE_CHILDREN)  # only ended children: the load, no servers
@@ -184,6 +210,7 @@ def defaults(rounds: int, seconds: float, stores: Sequence[str]) -> None:
                     after = resource.getrusage(resource.RUSAGE_CHILDREN)
                     of_load = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
                     rows[contender.name].append((result.rate, result.cpu_us, of_load / result.calls * 1e6))
+        click.echo(f"\n{store}, on all cores, 32 calls in flight on 16 connections, medians")
         for name, measured in rows.items():
             rate, ours, loads = map(statistics.median, zip(*measured, strict=True))
             click.echo(f"{name}: {rate:,.0f} calls/s, CPU of the server {ours:.0f} µs/call, of the load {loads:.0f}")

@@ -67,6 +67,7 @@ OURS_SHARED = Contender(
 FASTAPI = Contender(
     name="FastAPI, tuned", command=(PYTHON, "-m", "bench.servers.fastapi_server", "--tuned"), kind="http", quick=True
 )
+FASTAPI_TWICE = Contender(name="FastAPI, tuned, two workers", command=(*FASTAPI.command, "--two"), kind="http")
 CONTENDERS = [
     EMPTY,
     OURS_SQLITE,

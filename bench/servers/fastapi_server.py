@@ -1,4 +1,4 @@
-"""The tutorial's FastAPI endpoint: as published, with a connection per request, or `--tuned`."""
+"""The tutorial's FastAPI endpoint: as published, with a connection per request, or `--tuned`; `--two`: two workers."""
 
 import functools
 import socket
@@ -8,6 +8,7 @@ from typing import Any
 import uvicorn
 from couchbase.collection import Collection
 from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
 
 from bench.servers import tutorial
 
@@ -29,10 +30,15 @@ def read_user(username: str) -> tutorial.UserInDB | None:
 
 
 if __name__ == "__main__":
-    if TUNED:
+    if TUNED and "--two" not in sys.argv:
         _shared_collection()
     listener = socket.create_server(("127.0.0.1", 0))
     print(f"listening on 127.0.0.1:{listener.getsockname()[1]}", flush=True)
     # Tuned: the defaults of `uvicorn[standard]`, explicit so that missing packages are an error.
     quick: dict[str, Any] = {"loop": "uvloop", "http": "httptools"} if TUNED else {}
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, **quick)).run(sockets=[listener])
+    config = functools.partial(uvicorn.Config, log_level="warning", access_log=False, **quick)
+    if "--two" in sys.argv:
+        of_two = config("bench.servers.fastapi_server:app", workers=2)
+        Multiprocess(of_two, target=uvicorn.Server(of_two).run, sockets=[listener]).run()
+    else:
+        uvicorn.Server(config(app)).run(sockets=[listener])

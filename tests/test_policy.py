@@ -109,14 +109,19 @@ class TestFields:
     def test_those_of_all_rules_that_match_add_up(self) -> None:
         checked = policy(
             rule("all", fields=["disabled"]),
-            rule("web", principals=["token:web"], fields=["email", "full_name"]),
+            rule("web", principals=["token:web"], fields=["email"]),
             rule("root", principals=["token:root"]),
         )
         assert checked.decide(None, GET_USER) == Decision(("all",), frozenset({"username", "disabled"}))
         assert checked.decide("token:web", GET_USER) == Decision(
-            ("all", "web"), frozenset({"username", "disabled", "email", "full_name"})
+            ("all", "web"), frozenset({"username", "disabled", "email"})
         )
         assert checked.decide("token:root", GET_USER) == Decision(("all", "root"), None)
+
+    def test_all_of_them_are_shown_as_without_a_list(self) -> None:
+        """That way costs a call less."""
+        checked = policy(rule("some", fields=["disabled"]), rule("others", fields=["email", "full_name"]))
+        assert checked.decide(None, GET_USER) == Decision(("some", "others"), None)
 
     def test_they_are_those_of_the_contract(self) -> None:
         assert policies.FIELDS == ("username", "email", "full_name", "disabled")

@@ -40,6 +40,8 @@ FIELDS = tuple(User.DESCRIPTOR.fields_by_name)
 
 ALWAYS_VISIBLE = "username"
 
+_ALL = frozenset(FIELDS)
+
 KINDS = ("spiffe://", "dns:", "token:", "jwt:")
 """The prefixes of principals: a client certificate's SPIFFE URI or DNS name, a token's name, the `sub` of a JWT."""
 
@@ -106,10 +108,9 @@ class Policy:
         matching = [rule for rule in self.allow_rules if rule.matches(principal, path)]
         if not matching:
             return None
-        shown = [rule.fields for rule in matching if rule.fields is not None]
-        everything = len(shown) < len(matching)
-        fields = None if everything else frozenset({ALWAYS_VISIBLE}.union(*shown))
-        return Decision(tuple(rule.name for rule in matching), fields)
+        shown = [_ALL if rule.fields is None else rule.fields for rule in matching]
+        fields = frozenset({ALWAYS_VISIBLE}.union(*shown))
+        return Decision(tuple(rule.name for rule in matching), None if fields == _ALL else fields)
 
     def doubts(self, paths: Iterable[str]) -> list[str]:
         """Returns warnings about probable mistakes: patterns that match none of `paths`, or no kind of principal."""

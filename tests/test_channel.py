@@ -99,7 +99,7 @@ def test_a_command_that_follows_at_once_on_the_report_finds_the_server(
 
     ours, theirs = socket.socketpair()
     with ours, theirs, caplog.at_level("INFO"):
-        child = _Child(settings_for(user_store_url, drain_delay=0.0), Preempted(theirs), patient=False)
+        child = _Child(settings_for(user_store_url), Preempted(theirs), patient=False)
         threading.Thread(target=supervise).start()
         assert child.run([], cast("signals.Events", Events())) == 0
         ended.set()

@@ -27,6 +27,7 @@ from userprofile.errors import (
     unsendable,
 )
 from userprofile.health import HEALTH_REQUEST, health_check, is_serving
+from userprofile.interceptors import bypassed, checked_async, raise_own
 from userprofile.responses import Outcome, lenient, outcome_of, understood
 from userprofile.retries import Retries
 from userprofile.rotation import Channels
@@ -61,9 +62,12 @@ class AsyncUserProfileClient:
         allow_plaintext_token: bool = False,
         tls: TLS | None = None,
         metadata: Metadata = (),
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
         channel_options: ChannelOptions = (),
     ) -> None:
         """Takes the arguments of `UserProfileClient`; `token` may also be an async function.
+
+        `interceptors` are those of `grpc.aio`.
 
         Raises:
             ValueError: an argument or a file of `tls` is invalid, there is no token in `token_file`, or the token
@@ -80,7 +84,14 @@ class AsyncUserProfileClient:
         )
         self._token = token_or_file(token, token_file)
         self._channel_config.check_token(self._token, allow_plaintext=allow_plaintext_token)
-        self._call_factory = CallFactory(target, timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
+        self._interceptors = checked_async(interceptors)
+        self._call_factory = CallFactory(
+            target,
+            timeout=timeout,
+            wait_for_ready=wait_for_ready,
+            metadata=metadata,
+            intercepted=bool(self._interceptors),
+        )
         self.target = target
         self._loop: asyncio.AbstractEventLoop | None = None
         self._checking: set[grpc.aio.Channel] = set()
@@ -152,6 +163,7 @@ class AsyncUserProfileClient:
                 response = await self._await_unless_closed(check(HEALTH_REQUEST, **call.arguments), call.request_id)
                 return is_serving(understood(response, call.request_id))
             except grpc.RpcError as error:
+                raise_own(error)
                 raise self._call_factory.failure(error, call) from None
             finally:
                 self._checking.discard(channel)
@@ -174,9 +186,10 @@ class AsyncUserProfileClient:
         await self.close()
 
     def _open(self, options: ChannelOptions) -> grpc.aio.Channel:
-        if self._channel_config.credentials is None:
-            return grpc.aio.insecure_channel(self._channel_config.target, options)
-        return grpc.aio.secure_channel(self._channel_config.target, self._channel_config.credentials, options)
+        config, interceptors = self._channel_config, self._interceptors
+        if config.credentials is None:
+            return grpc.aio.insecure_channel(config.target, options, interceptors=interceptors)
+        return grpc.aio.secure_channel(config.target, config.credentials, options, interceptors=interceptors)
 
     async def _begin(self, options: CallOptions, method: str | None = None) -> Call:
         self._call_factory.check_usable()
@@ -217,6 +230,7 @@ class AsyncUserProfileClient:
         """See `UserProfileClient._retry`."""
         pauses, began = self._retries.pauses(name), call.began
         while True:
+            raise_own(error)
             took = time.monotonic() - began
             pause = self._retries.next_pause(pauses, error, took=took, left=call.left())
             if pause is None:
@@ -243,7 +257,8 @@ class AsyncUserProfileClient:
         ):
             check = health_check(self._channels.current[number])
             try:
-                await check(HEALTH_REQUEST, timeout=REFUSAL_TIMEOUT, wait_for_ready=False)
+                with bypassed():
+                    await check(HEALTH_REQUEST, timeout=REFUSAL_TIMEOUT, wait_for_ready=False)
             except grpc.RpcError as refusal:
                 if refusal.code() is grpc.StatusCode.UNAVAILABLE:
                     return never_reached(refusal, call.request_id, self.target, call.arguments["timeout"])

@@ -12,6 +12,7 @@ import grpc
 
 from userprofile.call_options import CallOptions, Metadata, ServingContext
 from userprofile.errors import REQUEST_ID, UserProfileError, closed_meanwhile, from_rpc_error
+from userprofile.interceptors import BearerToken
 from userprofile.spans import NO_SPAN, CallSpan
 
 MAX_TIMEOUT = 86_400
@@ -55,14 +56,17 @@ class Call(NamedTuple):
 class CallFactory:
     """Builds the arguments of calls from the client's options and each call's options."""
 
-    def __init__(self, target: str, *, timeout: float, wait_for_ready: bool, metadata: Metadata) -> None:
-        """Raises ValueError for an invalid option."""
+    def __init__(
+        self, target: str, *, timeout: float, wait_for_ready: bool, metadata: Metadata, intercepted: bool = False
+    ) -> None:
+        """Raises ValueError for an invalid option. `intercepted` calls hide their token from interceptors."""
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"the timeout must be above zero and at most a day ({MAX_TIMEOUT} s), not {timeout}")
         self._target = target
         self._timeout = timeout
         self._wait_for_ready = wait_for_ready
         self._metadata = checked(metadata)
+        self._intercepted = intercepted
         self._pid = os.getpid()
         self.closed = False
         """Set by the client's `close`."""
@@ -123,10 +127,13 @@ class CallFactory:
             own = {key for key, _ in sent}
             sent += ((key, value) for key, value in trace.items() if key not in own)
         sent.append((REQUEST_ID_KEY, request_id))
-        if token is not None:
-            sent.append((_AUTHORIZATION_KEY, f"Bearer {token}"))
         wait_for_ready = self._wait_for_ready if wait_for_ready is None else wait_for_ready
-        arguments = {"timeout": timeout, "metadata": sent, "wait_for_ready": wait_for_ready}
+        arguments: dict[str, Any] = {"timeout": timeout, "metadata": sent, "wait_for_ready": wait_for_ready}
+        if token is not None:
+            if self._intercepted:
+                arguments["credentials"] = BearerToken(token)
+            else:
+                sent.append((_AUTHORIZATION_KEY, f"Bearer {token}"))
         return Call(arguments, request_id, time.monotonic(), span)
 
     def timeout_of(self, timeout: float | None, context: ServingContext | None) -> float:

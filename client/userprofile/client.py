@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -19,6 +19,7 @@ from userprofile.channel import ChannelConfig, ChannelOptions
 from userprofile.connections import failing
 from userprofile.errors import UserNotFoundError, UserProfileError, closed_meanwhile, never_reached, unsendable
 from userprofile.health import HEALTH_REQUEST, health_check, is_serving
+from userprofile.interceptors import Interceptor, checked, intercepted, raise_own
 from userprofile.responses import Outcome, lenient, outcome_of, understood
 from userprofile.retries import Retries
 from userprofile.rotation import Channels
@@ -55,6 +56,7 @@ class UserProfileClient:
         allow_plaintext_token: bool = False,
         tls: TLS | None = None,
         metadata: Metadata = (),
+        interceptors: Sequence[Interceptor] = (),
         channel_options: ChannelOptions = (),
     ) -> None:
         """Makes a client. Nothing is sent before the first call.
@@ -82,6 +84,8 @@ class UserProfileClient:
                 can then read it.
             tls: TLS settings; None for plaintext. Files that have changed are read again.
             metadata: Sent with every call.
+            interceptors: gRPC's own interceptors, in the order in which a call passes them. They see each call once,
+                whatever gRPC's retries, with its metadata and request id, and without its token.
             channel_options: Further channel arguments, which override the client's
                 (https://grpc.github.io/grpc/core/group__grpc__arg__keys.html).
 
@@ -100,10 +104,20 @@ class UserProfileClient:
         )
         self._token = token_or_file(token, token_file)
         self._channel_config.check_token(self._token, allow_plaintext=allow_plaintext_token)
-        self._call_factory = CallFactory(target, timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
+        self._interceptors = checked(interceptors)
+        self._call_factory = CallFactory(
+            target,
+            timeout=timeout,
+            wait_for_ready=wait_for_ready,
+            metadata=metadata,
+            intercepted=bool(self._interceptors),
+        )
         self.target = target
         self._channels: Channels[grpc.Channel] = Channels(
-            self._channel_config, lambda: self._open(self._channel_config.load_balanced_options), _state_of
+            self._channel_config,
+            lambda: self._open(self._channel_config.load_balanced_options),
+            _state_of,
+            lambda channel: intercepted(channel, self._interceptors),
         )
         self._checking: set[grpc.Channel] = set()
         self._retries = Retries(self._channel_config.pauses)
@@ -195,9 +209,11 @@ class UserProfileClient:
         with self._open(self._channel_config.single_server_options) as channel:
             self._checking.add(channel)
             try:
-                response = health_check(lenient(channel))(HEALTH_REQUEST, **call.arguments)
+                check = health_check(lenient(intercepted(channel, self._interceptors)))
+                response = check(HEALTH_REQUEST, **call.arguments)
                 return is_serving(understood(response, call.request_id))
             except grpc.RpcError as error:
+                raise_own(error)
                 raise self._call_factory.failure(error, call) from None
             except ValueError:
                 self._call_factory.check_usable()
@@ -243,6 +259,7 @@ class UserProfileClient:
         """
         pauses, began = self._retries.pauses(name), call.began
         while True:
+            raise_own(error)
             took = time.monotonic() - began
             pause = self._retries.next_pause(pauses, error, took=took, left=call.left())
             if pause is None:
@@ -298,7 +315,8 @@ class UserProfileClient:
         request = batch.request(mask)
         call = self._begin(options, None if request is None else "BatchGetUsers")
         try:
-            future = None if request is None else self._stub.BatchGetUsers.future(request, **call.arguments)
+            with call.span.current():
+                future = None if request is None else self._stub.BatchGetUsers.future(request, **call.arguments)
         except ValueError:
             self._call_factory.check_usable()
             raise
@@ -309,13 +327,16 @@ class UserProfileClient:
             # The batch may have failed long before it is consumed, so its timeout starts again.
             return self._retry("BatchGetUsers", request, call._replace(began=time.monotonic()), error)
 
-        return _PendingBatch(batch, call, future, retry)
+        return _PendingBatch(batch, call, future, retry, self._call_factory)
 
 
 class _PendingBatch:
     """A batch in flight."""
 
-    def __init__(self, batch: Batch, call: Call, future: Any, retry: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, batch: Batch, call: Call, future: Any, retry: Callable[[Any], Any], call_factory: CallFactory
+    ) -> None:
+        self._call_factory = call_factory
         self._retry = retry
         self._batch = batch
         self._call = call
@@ -329,6 +350,9 @@ class _PendingBatch:
                 response = self._future.result()
             except grpc.RpcError as error:
                 response = self._retry(error)
+            except ValueError:  # interceptors are told only here that the channel was just closed
+                self._call_factory.check_usable()
+                raise
             results = understood(response, self._call.request_id).results
         return self._batch.outcomes(results, self._call.request_id)
 

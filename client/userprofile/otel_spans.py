@@ -6,13 +6,15 @@ or an error's text.
 
 import functools
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from types import TracebackType
 from typing import Any
 
 import grpc
 from opentelemetry import trace
-from opentelemetry.context import get_current
+from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from userprofile.errors import UserProfileError
@@ -42,17 +44,31 @@ def begin_span(method: str, target: str, trace_context: dict[str, str]) -> CallS
     name = f"{_SERVICE}/{method}"
     attributes = {"rpc.system.name": "grpc", "rpc.method": name, **_server(target)}
     span = _tracer(provider).start_span(name, parent, trace.SpanKind.CLIENT, attributes)
+    context = trace.set_span_in_context(span, parent)
     if span.get_span_context().is_valid:  # otherwise what was received is passed on
         trace_context.clear()
-        _w3c.inject(trace_context, trace.set_span_in_context(span, parent))
-    return _OtelSpan(span) if span.is_recording() else NO_SPAN
+        _w3c.inject(trace_context, context)
+    return _OtelSpan(span, context) if span.is_recording() else NO_SPAN
 
 
 class _OtelSpan(CallSpan):
-    def __init__(self, span: trace.Span) -> None:
+    def __init__(self, span: trace.Span, context: Context) -> None:
         self._span = span
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._before = attach(self._context)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        before = attach(self._context)
+        try:
+            yield
+        finally:
+            detach(before)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        detach(self._before)
         if kind is None:
             self._end(grpc.StatusCode.OK)
         elif isinstance(error, UserProfileError):

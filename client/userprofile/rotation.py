@@ -22,9 +22,12 @@ _READY = grpc.ChannelConnectivity.READY
 class _Generation(Generic[C]):
     """The channels that use one set of certificates."""
 
-    def __init__(self, channels: list[C], methods: Sequence[Callable[[C], Any]]) -> None:
+    def __init__(
+        self, channels: list[C], intercept: Callable[[C], C] | None, methods: Sequence[Callable[[C], Any]]
+    ) -> None:
         self.channels = channels
-        self.methods = [method(in_turn(channels)) for method in methods]
+        self.for_calls = in_turn(channels if intercept is None else [intercept(channel) for channel in channels])
+        self.methods = [method(self.for_calls) for method in methods]
         self.calls: list[None] = []
         """One item per call in progress. Appending and popping are atomic, so threads need no lock."""
 
@@ -37,6 +40,7 @@ class Channels(Generic[C]):
         config: ChannelConfig,
         open_channel: Callable[[], C],
         state_of: Callable[[C, bool], grpc.ChannelConnectivity | None],
+        intercept: Callable[[C], C] | None = None,
     ) -> None:
         """Opens the channels.
 
@@ -45,10 +49,12 @@ class Channels(Generic[C]):
             open_channel: Opens a channel with the latest certificates.
             state_of: Returns a channel's state. If the second argument is true, the channel begins to connect. That is
                 requested only once: gRPC's connecting thread fails, and logs it, if the channel is closed meanwhile.
+            intercept: Returns a channel that passes calls on to another, through the caller's interceptors.
         """
         self._config = config
         self._open_channel = open_channel
         self._state_of = state_of
+        self._intercept = intercept
         self._methods: list[Callable[[C], Any]] = []
         self._look = NowAndThen()
         self._lock = threading.Lock()  # a check may take longer than the interval until the next one
@@ -64,7 +70,7 @@ class Channels(Generic[C]):
 
     def for_stub(self) -> C:
         """Returns a channel that distributes calls over `current`, round robin."""
-        return cast(C, self) if self._config.may_change else in_turn(self.current)
+        return cast(C, self) if self._config.may_change else self._current.for_calls
 
     def update(self) -> list[C]:
         """Opens new channels if the certificates have changed. Returns unused channels, for the caller to close.
@@ -99,12 +105,13 @@ class Channels(Generic[C]):
     def unary_unary(self, *arguments: Any, **details: Any) -> Any:
         """Returns the callable for a method of the stub."""
         self._methods.append(lambda channel: channel.unary_unary(*arguments, **details))
-        self._current.methods.append(self._methods[-1](in_turn(self.current)))
+        self._current.methods.append(self._methods[-1](self._current.for_calls))
         kind = _AsyncMethod if isinstance(self.current[0], grpc.aio.Channel) else _Method
         return kind(self._enter, len(self._methods) - 1)
 
     def _open(self) -> _Generation[C]:
-        return _Generation([self._open_channel() for _ in range(self._config.connections)], self._methods)
+        channels = [self._open_channel() for _ in range(self._config.connections)]
+        return _Generation(channels, self._intercept, self._methods)
 
     def _is_time_for(self, new: _Generation[C]) -> bool:
         connected = self._state_of(new.channels[0], False) is _READY
@@ -134,20 +141,19 @@ class _Method:
 
     def future(self, request: Any, **arguments: Any) -> Any:
         generation = self._enter()
-        return _start(generation, generation.methods[self._number].future, request, arguments)
+        try:
+            call = generation.methods[self._number].future(request, **arguments)
+            call.add_done_callback(lambda _: generation.calls.pop())
+        except BaseException:
+            generation.calls.pop()
+            raise
+        return call
 
 
 class _AsyncMethod(_Method):
-    def __call__(self, request: Any, **arguments: Any) -> Any:
+    async def __call__(self, request: Any, **arguments: Any) -> Any:
         generation = self._enter()
-        return _start(generation, generation.methods[self._number], request, arguments)
-
-
-def _start(generation: _Generation[Any], method: Any, request: Any, arguments: dict[str, Any]) -> Any:
-    try:
-        call = method(request, **arguments)
-    except BaseException:
-        generation.calls.pop()
-        raise
-    call.add_done_callback(lambda _: generation.calls.pop())
-    return call
+        try:
+            return await generation.methods[self._number](request, **arguments)
+        finally:
+            generation.calls.pop()

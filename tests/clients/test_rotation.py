@@ -4,18 +4,19 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 import pytest
 import trustme
 
 from tests.canary import raises
 from tests.clients.twins import MakeClient
 from tests.support import WAIT, eventually
-from userprofile import TLS, User
+from userprofile import TLS, User, UserProfileClient
 from userprofile.changing_files import ChangingFiles
 from userprofile.testing import FakeUserProfileServer
 from userprofile.v1 import user_profile_pb2 as user_pb
@@ -186,6 +187,45 @@ class TestCertificates:
             eventually(lambda: server.connections() == connections, lambda: f"{server.connections()} connections")
         client.close()
         eventually(lambda: server.connections() == 0, "all connections are closed")
+
+    def test_interceptors_see_the_calls_on_new_connections_and_keep_no_old_one(
+        self, make_client: MakeClient, server: SecureServer, files: Files
+    ) -> None:
+        seen = 0
+
+        def see() -> None:
+            nonlocal seen
+            seen += 1
+            if seen % 3 == 0:
+                raise PermissionError("not this one")
+
+        class Interceptor(grpc.UnaryUnaryClientInterceptor):
+            def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+                see()
+                return continuation(client_call_details, request)
+
+        class AsyncInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
+            async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+                see()
+                return await continuation(client_call_details, request)
+
+        kind = Interceptor if isinstance(make_client(), UserProfileClient) else AsyncInterceptor
+        client = make_client(server.target, tls=files.tls, timeout=WAIT, interceptors=[kind()])
+
+        def calls_are_by(name: str) -> bool:
+            with suppress(PermissionError):
+                client.get_user("johndoe")
+            with suppress(PermissionError):
+                client.get_users(NAMES)
+            return server.callers[-1] == name
+
+        calls_are_by("client0")
+        files.become("client1", server.authority)
+        eventually(lambda: calls_are_by("client1"), "the new certificate is used")
+        before = seen
+        eventually(lambda: calls_are_by("client1") and server.connections() == 1, "the old connection is closed")
+        assert seen > before
+        client.close()
 
     @pytest.mark.parametrize("first", ["client", "server"])
     def test_a_new_authority_is_trusted_whoever_has_it_first(

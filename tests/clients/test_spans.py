@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -151,6 +153,31 @@ def test_retries_are_within_the_span_of_the_call(
     assert len(fake_userprofile.requests) == 3
     assert len({request.metadata["traceparent"] for request in fake_userprofile.requests}) == 1
     assert traces.only().name == GET_USER
+
+
+def test_interceptors_are_within_the_span_of_the_call(
+    make_client: MakeClient, fake_userprofile: FakeUserProfileServer, traces: Traces
+) -> None:
+    current: list[trace.SpanContext] = []
+
+    class Interceptor(grpc.UnaryUnaryClientInterceptor):
+        def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+            current.append(trace.get_current_span().get_span_context())
+            return continuation(client_call_details, request)
+
+    class AsyncInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
+        async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+            current.append(trace.get_current_span().get_span_context())
+            return await continuation(client_call_details, request)
+
+    kind = Interceptor if isinstance(make_client(), userprofile.UserProfileClient) else AsyncInterceptor
+    client = make_client(fake_userprofile.target, interceptors=[kind()])
+    with traces.provider.get_tracer("application").start_as_current_span("work") as work:
+        client.find_user("johndoe")
+        client.get_users(f"user{number}" for number in range(101))
+        assert trace.get_current_span() is work
+    ended = [span.get_span_context() for span in traces.get_finished_spans()]
+    assert sorted(current, key=ended.index) == ended[:3]
 
 
 def test_a_call_that_is_not_sampled_has_none_and_says_so_to_the_server(

@@ -1,6 +1,8 @@
 """What a caller writes, for the type checker alone: `make types` holds that it needs no ignore."""
 
+from collections.abc import Callable
 from contextlib import aclosing, closing
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -36,6 +38,27 @@ async def both(client: AsyncUserProfileClient, context: "grpc.aio.ServicerContex
 
 async def token() -> str:
     return "a-token"
+
+
+class Interceptor(grpc.UnaryUnaryClientInterceptor):
+    def intercept_unary_unary(
+        self, continuation: Callable[..., Any], client_call_details: grpc.ClientCallDetails, request: object
+    ) -> Any:
+        return continuation(client_call_details, request)
+
+
+class AsyncInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(
+        self, continuation: Callable[..., Any], client_call_details: grpc.aio.ClientCallDetails, request: object
+    ) -> Any:
+        return await continuation(client_call_details, request)
+
+
+def intercepted() -> tuple[UserProfileClient, AsyncUserProfileClient]:
+    options = [("grpc.max_receive_message_length", 1_000_000)]
+    return UserProfileClient(interceptors=[Interceptor()], channel_options=options), AsyncUserProfileClient(
+        interceptors=(AsyncInterceptor(),), channel_options=options
+    )
 
 
 def make() -> tuple[UserProfileClient, AsyncUserProfileClient]:

@@ -136,23 +136,31 @@ class FakeUserProfileServer:
             self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
 
     def start(self) -> str:
-        """Starts the server on a free loopback port, or on its previous port, and returns the target."""
+        """Starts the server on a free loopback port, or on its previous port, and returns the target.
+
+        Raises:
+            RuntimeError: it is running, or another process has taken its previous port.
+        """
+        if self._server is not None:
+            raise RuntimeError("this server has been started and not stopped")
         self._stopping = threading.Event()
         self._health = health.HealthServicer()
         self._threads = ThreadPoolExecutor(64, thread_name_prefix="fake userprofile")
-        self._server = grpc.server(
+        server = grpc.server(
             self._threads,
             options=[
+                ("grpc.so_reuseport", 0),  # else two servers could share a port, and the calls
                 # Allows clients' keepalive pings, like the real server.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
-        pb_grpc.add_UserProfileServiceServicer_to_server(_Servicer(self), self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self.target = f"127.0.0.1:{self._server.add_insecure_port(self.target or '127.0.0.1:0')}"
+        pb_grpc.add_UserProfileServiceServicer_to_server(_Servicer(self), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        self.target = f"127.0.0.1:{server.add_insecure_port(self.target or '127.0.0.1:0')}"
         self.set_serving(True)
-        self._server.start()
+        server.start()
+        self._server = server
         return self.target
 
     def stop(self) -> None:
@@ -162,6 +170,7 @@ class FakeUserProfileServer:
             self._health.enter_graceful_shutdown()
             self._server.stop(grace=0).wait()
             self._threads.shutdown(wait=False)
+            self._server = None
 
     def __enter__(self) -> Self:
         """Starts the server."""

@@ -51,6 +51,19 @@ def test_one_that_was_never_started_can_be_stopped() -> None:
     FakeUserProfileServer().stop()
 
 
+def test_one_that_runs_is_not_started_again_and_shares_no_port() -> None:
+    with FakeUserProfileServer() as server:
+        with raises(RuntimeError, match="not stopped"):
+            server.start()
+        other = FakeUserProfileServer()
+        other.target = server.target
+        with raises(RuntimeError, match="Failed to bind"):
+            other.start()
+        other.stop()
+    other.start()
+    other.stop()
+
+
 def test_requests_are_kept_as_they_came(fake_userprofile: FakeUserProfileServer) -> None:
     with UserProfileClient(fake_userprofile.target, metadata=[("x-tenant", "acme")]) as client:
         client.find_user("johndoe", request_id="one", timeout=1000)

@@ -34,8 +34,11 @@ def read_mask(fields: Iterable[str] | None) -> FieldMask | None:
         return None
     if isinstance(fields, str | bytes):
         raise TypeError("expected an iterable of field names, got a single string")
-    # A mask without paths would request all fields.
-    mask = FieldMask(paths=dict.fromkeys(["username", *fields]))
+    names = ["username", *fields]  # a mask without paths would request all fields
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a field is a string, not {type(name).__name__}")
+    mask = FieldMask(paths=dict.fromkeys(names))
     if mask.ByteSize() > _MAX_MASK_BYTES:
         raise ValueError("the names of the fields are too long")
     return mask

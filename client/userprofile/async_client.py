@@ -14,7 +14,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from userprofile.batches import BATCHES_IN_FLIGHT, Batch, check_several, collect, split
 from userprofile.call_options import TLS, CallOptions, Metadata
-from userprofile.calls import Call, CallFactory, check_token, without_waiting
+from userprofile.calls import Call, CallFactory, check_token, for_several_calls, without_waiting
 from userprofile.channel import ChannelConfig, ChannelOptions
 from userprofile.client import DEFAULT_RETRIES, DEFAULT_TARGET, DEFAULT_TIMEOUT, REFUSAL_TIMEOUT
 from userprofile.connections import failing
@@ -169,13 +169,22 @@ class AsyncUserProfileClient:
                 self._checking.discard(channel)
 
     async def close(self) -> None:
-        """Closes the connections; calls in progress are cancelled, later ones raise RuntimeError."""
+        """Closes the connections; calls in progress are cancelled, later ones raise RuntimeError.
+
+        Raises:
+            RuntimeError: the client is in use by another event loop.
+        """
+        own = self._loop in (None, asyncio.get_running_loop())
+        if not own and self._loop is not None and self._loop.is_running():
+            raise RuntimeError("this client belongs to another event loop, which is running; close it there")
         self._call_factory.closed = True
         self._closing.set()
-        await _end(list(self._tasks))  # tasks of abandoned iter_users
+        if own:  # others can't end any more
+            await _end(list(self._tasks))  # tasks of abandoned iter_users
         channels = [] if self._loop is None else self._channels.finish()
         for channel in [*channels, *self._checking]:
-            await channel.close()
+            with suppress(*([] if own else [RuntimeError])):  # calls of a closed loop can't be cancelled
+                await channel.close()
 
     async def __aenter__(self) -> Self:
         """Returns the client itself."""
@@ -278,6 +287,7 @@ class AsyncUserProfileClient:
         self, usernames: Iterable[str], mask: FieldMask | None, options: CallOptions
     ) -> "AsyncGenerator[tuple[Batch, _BatchTask]]":
         """Yields the batches in order, with the calls of the next few already in flight."""
+        options = for_several_calls(options)
         pending: deque[tuple[Batch, _BatchTask]] = deque()
         try:
             for batch in split(usernames):
@@ -306,9 +316,11 @@ class AsyncUserProfileClient:
 
 async def _token_in_time(token: Awaitable[str], timeout: float) -> str:
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout) as limit:
             return await token
     except TimeoutError:
+        if not limit.expired():  # it is the token function's own
+            raise
         raise DeadlineExceededError(
             "The token function did not return a token before the deadline.", code=grpc.StatusCode.DEADLINE_EXCEEDED
         ) from None

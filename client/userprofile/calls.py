@@ -151,6 +151,11 @@ def without_waiting(options: CallOptions) -> CallOptions:
     return options if options.get("wait_for_ready") is not None else {**options, "wait_for_ready": False}
 
 
+def for_several_calls(options: CallOptions) -> CallOptions:
+    """Returns `options` with metadata that each of several calls can read, even if it is an iterator."""
+    return {**options, "metadata": checked(options["metadata"])} if options.get("metadata") else options
+
+
 def check_token(token: str) -> None:
     """Raises ValueError if gRPC can't send the token. The text doesn't contain the token; gRPC's own would."""
     if not isinstance(token, str):
@@ -163,6 +168,7 @@ def checked(metadata: Metadata) -> Metadata:
     """Returns `metadata` if gRPC can send it. Raises ValueError otherwise; its text has no value, perhaps a secret."""
     if isinstance(metadata, Mapping):
         raise TypeError("metadata is a sequence of (key, value) pairs, not a mapping: a key may occur twice")
+    metadata = tuple(metadata)  # an iterator can be read only once
     for key, value in metadata:
         if not _KEY.fullmatch(key) or key.startswith("grpc-"):
             raise ValueError(f"{key!r} is not a metadata key: lower-case letters, digits, `_.-`, and not `grpc-…`")

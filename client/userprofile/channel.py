@@ -4,7 +4,7 @@ import copy
 import ipaddress
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class ChannelConfig:
         check_target(target, tls=tls is not None)
         _check_number("retries", retries, 0, MAX_RETRIES)
         _check_number("connections", connections, 1, MAX_CONNECTIONS)
+        channel_options = _pairs(channel_options)
         self.target = target
         self.connections = connections
         self.is_private = tls is not None or _is_loopback(target)
@@ -79,7 +80,7 @@ class ChannelConfig:
             ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS[0]),
             ("grpc.max_reconnect_backoff_ms", RECONNECT_MS[1]),
         ]
-        if tls is None and self.is_private:
+        if _is_loopback(target):
             # By default gRPC would use a proxy from the environment, even for traffic within this machine.
             own.append(("grpc.enable_http_proxy", 0))
         if tls is not None and tls.server_name is not None:
@@ -118,6 +119,12 @@ def _check_number(name: str, number: object, least: int, most: int) -> None:
         raise TypeError(f"{name} must be an int, not {type(number).__name__}")
     if not least <= number <= most:
         raise ValueError(f"{name} must be {least} to {most}, not {number}")
+
+
+def _pairs(options: ChannelOptions) -> ChannelOptions:
+    if isinstance(options, Mapping):
+        raise TypeError("channel_options is a sequence of (name, value) pairs, not a mapping")
+    return list(options)  # an iterator can be read only once
 
 
 def _without_duplicates(options: ChannelOptions) -> ChannelOptions:

@@ -14,7 +14,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from userprofile.batches import BATCHES_IN_FLIGHT, Batch, check_several, collect, split
 from userprofile.call_options import TLS, CallOptions, Metadata
-from userprofile.calls import Call, CallFactory, check_token, without_waiting
+from userprofile.calls import Call, CallFactory, check_token, for_several_calls, without_waiting
 from userprofile.channel import ChannelConfig, ChannelOptions
 from userprofile.connections import failing
 from userprofile.errors import UserNotFoundError, UserProfileError, closed_meanwhile, never_reached, unsendable
@@ -299,6 +299,7 @@ class UserProfileClient:
         self, usernames: Iterable[str], mask: FieldMask | None, options: CallOptions
     ) -> "Generator[_PendingBatch]":
         """Yields the batches in order, with the calls of the next few already in flight."""
+        options = for_several_calls(options)
         pending: deque[_PendingBatch] = deque()
         try:
             for batch in split(usernames):

@@ -30,9 +30,12 @@ def check_target(target: str, *, tls: bool) -> None:
         target: The target of a client.
         tls: Whether TLS is used. Without TLS a target needs a port: gRPC's default, 443, is for TLS.
     """
+    if not isinstance(target, str):
+        raise TypeError(f"a target is a string, not {type(target).__name__}")
     if not target:
         raise ValueError("the target must not be empty")
     try:
+        target.encode()
         _check(target, tls=tls)
     except ValueError as error:
         raise ValueError(f"the target '{printable(shortened(target, 200))}' is not valid: {error}") from None

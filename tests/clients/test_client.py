@@ -1,5 +1,6 @@
 """What both Python clients do, beyond the table of test_conformance.py."""
 
+import asyncio
 import copy
 import dataclasses
 import pickle
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import grpc.aio
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -534,6 +536,39 @@ class TestTheEnd:
             assert len(ends) == 8
             for error in ends:
                 assert isinstance(error, UserProfileError | RuntimeError), repr(error)
+
+    @pytest.mark.parametrize("intercepted", [True, False])
+    def test_comes_even_after_that_of_its_event_loop(
+        self, fake_userprofile: FakeUserProfileServer, intercepted: bool
+    ) -> None:
+        class Interceptor(grpc.aio.UnaryUnaryClientInterceptor):
+            async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+                return await continuation(client_call_details, request)
+
+        fake_userprofile.delay = 30
+        client = userprofile.AsyncUserProfileClient(
+            fake_userprofile.target, timeout=60, interceptors=[Interceptor()] if intercepted else []
+        )
+        loop = asyncio.new_event_loop()
+        calls = [loop.create_task(client.get_user("johndoe")), loop.create_task(client.get_users(["johndoe"]))]
+        while len(fake_userprofile.requests) < 2:
+            loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+        asyncio.run(client.close())
+        with raises(RuntimeError, match="this client is closed"):
+            asyncio.run(client.get_user("johndoe"))
+        for call in calls:
+            call._log_destroy_pending = False  # type: ignore[attr-defined]
+
+    def test_of_an_event_loop_that_runs_comes_there_alone(self, fake_userprofile: FakeUserProfileServer) -> None:
+        async def main() -> None:
+            async with userprofile.AsyncUserProfileClient(fake_userprofile.target) as client:
+                await client.find_user("johndoe")
+                with raises(RuntimeError, match="close it there"):
+                    await asyncio.to_thread(asyncio.run, client.close())
+                assert await client.find_user("johndoe") is None
+
+        asyncio.run(main())
 
     @pytest.mark.parametrize("kind", ["sync", "async"])
     def test_a_child_process_has_to_make_its_own(self, address: str, kind: str) -> None:

@@ -269,6 +269,16 @@ class TestTLS:
             assert client.get_user("johndoe") == User("johndoe")
             client.close()
 
+    def test_on_this_machine_is_not_sent_to_a_proxy(
+        self, make_client: MakeClient, authority: trustme.CA, ca: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+        monkeypatch.setenv("no_proxy", "")
+        with self.serving(authority) as server:
+            client = make_client(server.target, tls=TLS(ca=ca))
+            assert client.get_user("johndoe") == User("johndoe")
+            client.close()
+
     def test_a_server_that_asks_who_calls_is_shown_the_clients_certificate(
         self, make_client: MakeClient, authority: trustme.CA, ca: Path, tmp_path: Path
     ) -> None:
@@ -448,6 +458,13 @@ class TestAsyncTokens:
         with raises(PermissionError, match="no such account"):
             make_client(token=token).get_user("johndoe")
 
+    def test_may_run_out_of_time_themselves(self, make_client: MakeClient) -> None:
+        async def token() -> str:
+            raise TimeoutError("the identity provider is slow")
+
+        with raises(TimeoutError, match="the identity provider is slow"):
+            make_client(token=token).get_user("johndoe")
+
 
 @pytest.mark.parametrize(
     ("target", "private"),
@@ -494,6 +511,34 @@ def test_channel_options_win_over_the_clients_own(make_client: MakeClient, addre
     with raises(userprofile.UserProfileError, match="larger than max") as caught:
         client.get_user("johndoe")
     assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("options", [{"grpc.max_receive_message_length": 10}, {}])
+def test_channel_options_are_pairs(make_client: MakeClient, options: Any) -> None:
+    with raises(TypeError, match="channel_options is a sequence of"):
+        make_client(channel_options=options)
+
+
+def test_iterators_are_read_once(make_client: MakeClient, fake_userprofile: FakeUserProfileServer) -> None:
+    fake_userprofile.add(User("johndoe"))
+    client = make_client(
+        fake_userprofile.target,
+        metadata=iter([("x-tenant", "acme")]),
+        channel_options=iter([("grpc.primary_user_agent", "mine")]),
+    )
+    client.get_user("johndoe", metadata=iter([("x-of-call", "yes")]))
+    client.get_users(iter(["johndoe"]), fields=iter(["email"]))
+    client.get_users((f"user{number}" for number in range(201)), metadata=iter([("x-of-call", "yes")]))
+    for request in fake_userprofile.requests:
+        assert request.metadata["x-tenant"] == "acme"
+        assert str(request.metadata["user-agent"]).startswith("mine ")
+    assert [request.metadata.get("x-of-call") for request in fake_userprofile.requests] == ["yes", None, *["yes"] * 3]
+
+
+@pytest.mark.parametrize("target", [None, 50051, b"localhost:50051", Path("socket"), ["localhost:50051"]])
+def test_a_target_is_a_string(make_client: MakeClient, target: Any) -> None:
+    with raises(TypeError, match=f"a target is a string, not {type(target).__name__}"):
+        make_client(target)
 
 
 def test_a_target_has_to_be_something(make_client: MakeClient) -> None:

@@ -68,7 +68,8 @@ class _OtelSpan(CallSpan):
             detach(before)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        detach(self._before)
+        if kind is not GeneratorExit:  # a coroutine that was dropped ends in another context than its own
+            detach(self._before)
         if kind is None:
             self._end(grpc.StatusCode.OK)
         elif isinstance(error, UserProfileError):

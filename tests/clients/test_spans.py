@@ -1,5 +1,6 @@
 """Spans of the clients' calls, for applications that trace with OpenTelemetry."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -178,6 +179,23 @@ def test_interceptors_are_within_the_span_of_the_call(
         assert trace.get_current_span() is work
     ended = [span.get_span_context() for span in traces.get_finished_spans()]
     assert sorted(current, key=ended.index) == ended[:3]
+
+
+def test_of_a_call_that_is_dropped_with_its_event_loop_ends_quietly(
+    fake_userprofile: FakeUserProfileServer, traces: Traces, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_userprofile.delay = 30
+    client = userprofile.AsyncUserProfileClient(fake_userprofile.target)
+    loop = asyncio.new_event_loop()
+    call = loop.create_task(client.get_user("johndoe"))
+    while not fake_userprofile.requests:
+        loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    call.get_coro().close()
+    call._log_destroy_pending = False  # type: ignore[attr-defined]
+    assert traces.only().attributes["error.type"] == "GeneratorExit"  # type: ignore[index]
+    assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []
+    asyncio.run(client.close())
 
 
 def test_a_call_that_is_not_sampled_has_none_and_says_so_to_the_server(

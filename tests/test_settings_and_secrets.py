@@ -5,7 +5,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
@@ -79,6 +79,12 @@ class TestSecretsInFiles:
         with raises(ValueError, match="larger than any secret"):
             read_secret(Path("/dev/zero"))
 
+    def test_are_not_shown_where_their_path_should_stand(self) -> None:
+        for content in ("a secret\nof two lines", "a secret\r"):
+            with raises(ValueError, match="the path of a file with the secret is needed, not its content") as caught:
+                read_secret(Path(content))
+            assert content not in str(caught.value)
+
     def test_may_come_out_of_a_pipe(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=["secret\n"])
@@ -120,6 +126,19 @@ class TestServer:
     ) -> None:
         (setting,) = (each for each in settings_in(Settings) if each.name == name)
         assert value_of(setting, loaded_settings(**{setting.variable: around + value + around})) == expected
+
+    def test_the_content_of_a_file_in_place_of_its_path_is_refused_and_not_shown(self) -> None:
+        content, says = "-----BEGIN KEY-----\nsecret\n-----END", "must be the path of a file, not its content"
+        settings = [each for each in settings_in(Settings) if Path in get_args(each.field.annotation)]
+        assert {"--tls-key", "--couchbase-key", "--couchbase-password-file"} <= {each.flag for each in settings}
+        for setting in settings:
+            with raises(ValueError, match=says) as caught:
+                Settings.model_validate({setting.table: {setting.key: content}})
+            assert "secret" not in str(caught.value)
+        done = run("userprofile-server", "serve", USERPROFILE_SERVER_TLS_KEY=content)
+        assert done.returncode == 2
+        assert says in done.stderr
+        assert "secret" not in done.stderr
 
     @pytest.mark.parametrize("between", [",", ", ", " , ", ",\n  "])
     def test_several_addresses_have_commas_between_them_and_maybe_spaces(self, between: str) -> None:

@@ -201,6 +201,8 @@ def _refuse_encrypted(path: Path | str) -> NoReturn:
 
 
 def _read(path: Path | str, purpose: str) -> bytes:
+    if _BEGIN in os.fsencode(path):  # perhaps of a key: nothing may show it
+        raise CertificateError(f"the path of a file is needed as {purpose}, not the content of the file")
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # otherwise opening a pipe could take forever
     try:
         mode = os.fstat(descriptor).st_mode

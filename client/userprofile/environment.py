@@ -141,6 +141,11 @@ def read_secret(path: Path) -> str:
     return secret
 
 
+def is_content(path: Path | str) -> bool:
+    """Returns whether `path` is rather the content of a file: it has line ends. Nothing may show it then."""
+    return "\n" in str(path) or "\r" in str(path)
+
+
 def read_text(path: Path, what: str, *, most: int = _MAX_BYTES) -> str:
     """Returns the text in the file at `path`: UTF-8, with or without a byte order mark, at most `most` bytes.
 
@@ -148,6 +153,8 @@ def read_text(path: Path, what: str, *, most: int = _MAX_BYTES) -> str:
         ValueError: the file can't be read, is too large for a `what`, or is a pipe that nobody writes to. The message
             names the path, and has no content of the file.
     """
+    if is_content(path):
+        raise ValueError(f"the path of a file with the {what} is needed, not its content")
     try:
         content = _beginning(path, most + 1)
     except TimeoutError:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic.fields import FieldInfo
 
-from userprofile.environment import SERVER_PREFIX
+from userprofile.environment import SERVER_PREFIX, is_content
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
@@ -28,6 +28,14 @@ class Group(BaseModel):
         validate_default=True,
         hide_input_in_errors=True,  # an embedder may have passed a secret as a plain string
     )
+
+    @field_validator("*")
+    @classmethod
+    def _is_no_content(cls, value: object) -> object:
+        """Refuses the content of a file in place of its path: as a path it would be shown, and it may be a key."""
+        if isinstance(value, Path) and is_content(value):
+            raise ValueError("must be the path of a file, not its content")
+        return value
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
 from tests.authority import Authority
-from tests.canary import raises
+from tests.canary import guard, raises
 from tests.certificates import BAD_AUTHORITIES, BAD_PAIRS, DAY, PASSWORD, MadeFiles
 from tests.clients.twins import MakeClient
 from tests.fork_server import BIN
@@ -144,6 +144,19 @@ def test_the_days_that_are_left_are_said(files: MadeFiles) -> None:
 def test_a_file_that_cannot_be_read_is_an_os_error(tmp_path: Path) -> None:
     with raises(FileNotFoundError):
         read_authorities(tmp_path / "missing.pem")
+
+
+def test_the_content_of_a_file_in_place_of_its_path_is_not_shown(make_client: MakeClient, files: MadeFiles) -> None:
+    key = (files / "own.key").read_text()
+    guard(key)
+    for tls in (
+        TLS(certificate=files / "own.pem", key=key),
+        TLS(certificate=files / "own.pem", key=Path(key)),
+        TLS(certificate=key, key=files / "own.key"),
+        TLS(ca=key),
+    ):
+        with raises(ValueError, match="the path of a file is needed"):
+            make_client(tls=tls)
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:

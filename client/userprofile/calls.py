@@ -6,6 +6,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import grpc
@@ -60,6 +61,7 @@ class CallFactory:
         self, target: str, *, timeout: float, wait_for_ready: bool, metadata: Metadata, intercepted: bool = False
     ) -> None:
         """Raises ValueError for an invalid option. `intercepted` calls hide their token from interceptors."""
+        timeout = _seconds(timeout)
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"the timeout must be above zero and at most a day ({MAX_TIMEOUT} s), not {timeout}")
         self._target = target
@@ -140,10 +142,19 @@ class CallFactory:
         """Returns the seconds that a call with these options may take from now. Raises ValueError like `begin`."""
         if timeout is None:
             timeout = self._timeout
-        elif not timeout <= MAX_TIMEOUT:  # also infinity and NaN; zero or less means that the deadline has passed
+        elif (
+            not (timeout := _seconds(timeout)) <= MAX_TIMEOUT
+        ):  # also infinity and NaN; zero or less means that the deadline has passed
             raise ValueError(f"a timeout is at most a day ({MAX_TIMEOUT} s), not {timeout}")
         remaining = None if context is None else context.time_remaining()
         return timeout if remaining is None else min(timeout, remaining)
+
+
+def _seconds(timeout: float) -> float:
+    try:
+        return timeout + 0.0
+    except TypeError:
+        raise TypeError(f"a timeout is a number of seconds, not {type(timeout).__name__}") from None
 
 
 def without_waiting(options: CallOptions) -> CallOptions:
@@ -164,13 +175,19 @@ def check_token(token: str) -> None:
         raise ValueError("the token is empty, or has characters that metadata can't carry")
 
 
+def pairs(name: str, given: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Returns the pairs in `given`, which may be an iterator. Raises TypeError if it consists of anything else."""
+    if not isinstance(given, Mapping):  # in gRPC a key may occur twice
+        with suppress(TypeError, ValueError):
+            return [(key, value) for key, value in given]
+    raise TypeError(f"{name} must be a sequence of (name, value) pairs")
+
+
 def checked(metadata: Metadata) -> Metadata:
     """Returns `metadata` if gRPC can send it. Raises ValueError otherwise; its text has no value, perhaps a secret."""
-    if isinstance(metadata, Mapping):
-        raise TypeError("metadata is a sequence of (key, value) pairs, not a mapping: a key may occur twice")
-    metadata = tuple(metadata)  # an iterator can be read only once
+    metadata = pairs("metadata", metadata)
     for key, value in metadata:
-        if not _KEY.fullmatch(key) or key.startswith("grpc-"):
+        if not isinstance(key, str) or not _KEY.fullmatch(key) or key.startswith("grpc-"):
             raise ValueError(f"{key!r} is not a metadata key: lower-case letters, digits, `_.-`, and not `grpc-…`")
         if key in _OPTION_OF:
             raise ValueError(f"pass {key!r} as the option `{_OPTION_OF[key]}`")

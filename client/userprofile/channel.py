@@ -4,14 +4,14 @@ import copy
 import ipaddress
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from userprofile.call_options import TLS
-from userprofile.calls import check_token
+from userprofile.calls import check_token, pairs
 from userprofile.certificates import Identity, read_authorities, read_identity
 from userprofile.changing_files import ChangingFiles
 from userprofile.connections import MAX_CONNECTIONS, OWN_CONNECTION
@@ -60,7 +60,7 @@ class ChannelConfig:
         check_target(target, tls=tls is not None)
         _check_number("retries", retries, 0, MAX_RETRIES)
         _check_number("connections", connections, 1, MAX_CONNECTIONS)
-        channel_options = _pairs(channel_options)
+        channel_options = pairs("channel_options", channel_options)
         self.target = target
         self.connections = connections
         self.is_private = tls is not None or _is_loopback(target)
@@ -119,12 +119,6 @@ def _check_number(name: str, number: object, least: int, most: int) -> None:
         raise TypeError(f"{name} must be an int, not {type(number).__name__}")
     if not least <= number <= most:
         raise ValueError(f"{name} must be {least} to {most}, not {number}")
-
-
-def _pairs(options: ChannelOptions) -> ChannelOptions:
-    if isinstance(options, Mapping):
-        raise TypeError("channel_options is a sequence of (name, value) pairs, not a mapping")
-    return list(options)  # an iterator can be read only once
 
 
 def _without_duplicates(options: ChannelOptions) -> ChannelOptions:

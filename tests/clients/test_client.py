@@ -8,6 +8,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import grpc
@@ -307,6 +309,14 @@ class TestTime:
             make_client().get_user("johndoe", timeout=timeout)
         with raises(ValueError, match="above zero"):
             make_client(timeout=0)
+
+    @pytest.mark.parametrize("timeout", ["5", timedelta(seconds=5), Decimal(5), [5]])
+    def test_a_timeout_is_a_number_of_seconds(self, make_client: MakeClient, timeout: Any) -> None:
+        says = f"a timeout is a number of seconds, not {type(timeout).__name__}"
+        with raises(TypeError, match=says):
+            make_client(timeout=timeout)
+        with raises(TypeError, match=says):
+            make_client().get_user("johndoe", timeout=timeout)
 
     def test_a_call_whose_time_is_over_fails_so(self, client: Any) -> None:
         with raises(userprofile.DeadlineExceededError, match="the deadline had passed before the call"):

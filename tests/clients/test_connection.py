@@ -513,10 +513,11 @@ def test_channel_options_win_over_the_clients_own(make_client: MakeClient, addre
     assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-@pytest.mark.parametrize("options", [{"grpc.max_receive_message_length": 10}, {}])
-def test_channel_options_are_pairs(make_client: MakeClient, options: Any) -> None:
-    with raises(TypeError, match="channel_options is a sequence of"):
-        make_client(channel_options=options)
+@pytest.mark.parametrize("name", ["channel_options", "metadata"])
+@pytest.mark.parametrize("given", [{"x-a": "b"}, {}, None, 5, "x-a", ["x-a"], [("x-a", "b", "c")], [None]])
+def test_what_has_to_be_pairs(make_client: MakeClient, name: str, given: Any) -> None:
+    with raises(TypeError, match=re.escape(f"{name} must be a sequence of (name, value) pairs")):
+        make_client(**{name: given})
 
 
 def test_iterators_are_read_once(make_client: MakeClient, fake_userprofile: FakeUserProfileServer) -> None:

@@ -81,7 +81,7 @@ def test_see_each_call_with_its_request_id_and_without_its_token(
     assert client.get_users(f"user{number}" for number in range(101)) == {}
     assert client.check_health()
     assert seen.methods == [GET_USER, BATCH, BATCH, CHECK]
-    assert {"x-tenant": "acme", "x-request-id": "mine"}.items() <= dict(seen[0].metadata).items()
+    assert {"x-tenant": "acme", "x-request-id": "mine"}.items() <= dict([*seen[0].metadata]).items()
     assert seen[0].timeout == 20
     assert TOKEN not in repr([(details, list(details.metadata)) for details in seen])
     assert [request.metadata["authorization"] for request in server.requests] == [f"Bearer {TOKEN}"] * 3
@@ -92,7 +92,7 @@ def test_change_what_is_sent_and_first_come_first(
 ) -> None:
     def adding(value: str) -> Any:
         def add(details: Any) -> Any:
-            order = dict(details.metadata).get("x-order", "")
+            order = dict([*details.metadata]).get("x-order", "")
             others = [pair for pair in details.metadata if pair[0] != "x-order"]
             kind = grpc.aio.Metadata if isinstance(details, grpc.aio.ClientCallDetails) else lambda *pairs: pairs
             return details._replace(metadata=kind(*others, ("x-order", order + value)), timeout=1000)
@@ -128,7 +128,7 @@ def test_see_the_clients_own_retries_with_the_same_request_id(make_client: MakeC
             client.get_user("johndoe")
         client.close()
     assert set(seen.methods) == {GET_USER}
-    assert len({dict(details.metadata)["x-request-id"] for details in seen}) == 1
+    assert len({dict([*details.metadata])["x-request-id"] for details in seen}) == 1
 
 
 def test_do_not_see_how_the_client_finds_out_why_no_server_is_reached(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.canary import look
-from tests.client_conformance import TABLE, identities, serve
+from tests.client_conformance import identities, serve
 
 ROOT = Path(__file__).parent.parent.parent
 CLIENTS = ROOT / "clients"
@@ -34,7 +34,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     with serve() as address, identities.serve(folder):
         yield os.environ | {
             "USERPROFILE_TARGET": address,
-            "USERPROFILE_CONFORMANCE_TABLE": str(TABLE),
             "USERPROFILE_IDENTITIES": str(folder),
             "USERPROFILE_SKIP_NOTHING": "1",
         }

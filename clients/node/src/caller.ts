@@ -3,7 +3,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import {
   Client,
   connectivityState,
-  type CallOptions as GrpcCallOptions,
   Metadata,
   type ServiceError,
   status,
@@ -11,15 +10,23 @@ import {
 import { type CallOptions, checkedTimeout } from "./call_options.js";
 import { type ConnectionOptions, prepareConnection } from "./connection.js";
 import {
+  cancelledByParent,
   closedMeanwhile,
   fromServiceError,
+  lateToken,
   neverReached,
   type UserProfileError,
 } from "./errors.js";
 import { HEALTH_CHECK } from "./health.js";
-import { type CallMetadata, checkMetadata, metadataOf } from "./metadata.js";
+import {
+  addToken,
+  type CallMetadata,
+  checkMetadata,
+  metadataOf,
+} from "./metadata.js";
 import { Retries } from "./retries.js";
 import type { TokenSource } from "./token.js";
+import { unlessAborted } from "./waiting.js";
 
 const REFUSAL_TIMEOUT_MS = 1000;
 
@@ -41,8 +48,7 @@ interface Call {
   metadata: Metadata;
   requestId: string;
   deadline: number;
-  parent: CallOptions["parent"];
-  /** Aborted by the caller, or when the client is closed. */
+  /** Aborts when the call has to end early. The reason is its error. */
   stop: AbortSignal;
 }
 
@@ -64,6 +70,7 @@ export class Caller {
     timeoutMs: number,
     metadata: CallMetadata,
   ) {
+    setMaxListeners(Infinity, this.#closing.signal); // as many calls may wait
     this.#timeoutMs = checkedTimeout(timeoutMs);
     checkMetadata(metadata);
     this.#metadata = metadata;
@@ -105,46 +112,54 @@ export class Caller {
     request: Request,
     options: CallOptions,
   ): Promise<Received<Response>> {
-    const { signal } = options;
+    const { signal, parent } = options;
     signal?.throwIfAborted();
-    if (this.#closed()) throw new Error("The client is closed");
+    if (this.#closing.signal.aborted) throw new Error("The client is closed");
     const deadline = Math.min(
       Date.now() + checkedTimeout(options.timeoutMs ?? this.#timeoutMs),
-      Number(options.parent?.getDeadline() ?? Infinity),
+      Number(parent?.getDeadline() ?? Infinity),
     );
     const [metadata, requestId] = metadataOf(
       this.#metadata,
-      await this.#token(),
       options.waitForReady ?? this.#waitForReady,
       options,
     );
     const stopping = new AbortController();
-    const stop = () => {
-      stopping.abort();
-    };
-    const signals = [this.#closing.signal, ...(signal ? [signal] : [])];
-    setMaxListeners(Infinity, ...signals); // as many calls may wait
-    for (const one of signals) one.addEventListener("abort", stop);
+    const close = () => stopping.abort(closedMeanwhile(requestId));
+    const abort = () => stopping.abort(signal?.reason);
+    const cancel = () => stopping.abort(cancelledByParent(requestId));
+    const late = () => stopping.abort(lateToken(requestId));
+    // As many calls may wait.
+    for (const one of [signal, parent]) if (one) setMaxListeners(Infinity, one);
+    this.#closing.signal.addEventListener("abort", close);
+    signal?.addEventListener("abort", abort);
+    // grpc-js would listen too, but never stop, and be too late for a past one.
+    parent?.on("cancelled", cancel);
+    if (parent?.cancelled) cancel();
     try {
-      if (signals.some((one) => one.aborted)) stop(); // while the token was got
-      const { parent } = options;
-      const call = {
-        metadata,
-        requestId,
-        deadline,
-        parent,
-        stop: stopping.signal,
-      };
-      return {
-        response: await this.#withRetries(method, request, call),
-        requestId,
-      };
+      const { signal: stop } = stopping;
+      addToken(metadata, await this.#tokenInTime(deadline, late, stop));
+      const call = { metadata, requestId, deadline, stop };
+      const response = await this.#withRetries(method, request, call);
+      return { response, requestId };
     } catch (error) {
-      signal?.throwIfAborted();
-      if (this.#closed()) throw closedMeanwhile(requestId);
+      stopping.signal.throwIfAborted();
       throw error;
     } finally {
-      for (const one of signals) one.removeEventListener("abort", stop);
+      this.#closing.signal.removeEventListener("abort", close);
+      signal?.removeEventListener("abort", abort);
+      parent?.off("cancelled", cancel);
+    }
+  }
+
+  async #tokenInTime(deadline: number, late: () => void, stop: AbortSignal) {
+    const token = this.#token();
+    if (!(token instanceof Promise)) return token;
+    const timer = setTimeout(late, deadline - Date.now());
+    try {
+      return await unlessAborted(token, stop);
+    } finally {
+      clearTimeout(timer);
     }
   }
 
@@ -171,8 +186,8 @@ export class Caller {
         );
         if (pause === undefined) {
           throw (
-            (await lastFailure(connection, error, requestId)) ??
-            fromServiceError(error, requestId, call.parent?.cancelled)
+            (await lastFailure(connection, error, call)) ??
+            fromServiceError(error, requestId)
           );
         }
         outage = error;
@@ -186,38 +201,45 @@ export class Caller {
     const [first] = this.#connections;
     return this.#connections[this.#turn] ?? first;
   }
-
-  #closed(): boolean {
-    return this.#closing.signal.aborted;
-  }
 }
 
 function attempt<Request, Response>(
   connection: Client,
   method: Method<Request, Response>,
   request: Request,
-  { metadata, deadline, parent, stop }: Call,
+  { metadata, deadline, stop }: Call,
 ): Promise<Response> {
   return new Promise((resolve, reject) => {
     stop.throwIfAborted();
-    const options: GrpcCallOptions = { deadline, ...(parent && { parent }) };
     const call = connection.makeUnaryRequest(
       method.path,
       method.requestSerialize,
       method.responseDeserialize,
       request,
-      metadata,
-      options,
+      metadata.clone(), // interceptors may add to it
+      { deadline },
       (error, response) => {
         stop.removeEventListener("abort", cancel);
-        if (error) reject(error);
+        if (error) reject(complete(error));
         else resolve(response as Response);
       },
     );
-    const cancel = () => {
+    // An interceptor may keep the end of a cancelled call to itself.
+    function cancel() {
       call.cancel();
-    };
+      reject(stop.reason as Error);
+    }
     stop.addEventListener("abort", cancel);
+    if (stop.aborted) cancel();
+  });
+}
+
+/** An interceptor's own status may lack what those of grpc-js always have. */
+function complete(error: ServiceError): ServiceError {
+  const { details, metadata } = error as Partial<ServiceError>;
+  return Object.assign(error, {
+    details: details ?? "",
+    metadata: metadata ?? new Metadata(),
   });
 }
 
@@ -225,7 +247,7 @@ function attempt<Request, Response>(
 async function lastFailure(
   connection: Client,
   { code }: ServiceError,
-  requestId: string,
+  { requestId, stop }: Call,
 ): Promise<UserProfileError | undefined> {
   if (code !== status.DEADLINE_EXCEEDED) return undefined;
   try {
@@ -236,13 +258,12 @@ async function lastFailure(
       metadata: new Metadata(),
       requestId,
       deadline: Date.now() + REFUSAL_TIMEOUT_MS,
-      parent: undefined,
-      stop: new AbortController().signal,
+      stop,
     });
   } catch (refusal) {
     if (isServiceError(refusal) && refusal.code === status.UNAVAILABLE)
       return neverReached(refusal, requestId);
-    // Or the client was closed meanwhile.
+    // Or the call was stopped meanwhile.
   }
   return undefined;
 }

@@ -23,6 +23,7 @@ import type { User } from "./gen/userprofile/v1/user_profile.js";
 import { UserProfileServiceService as SERVICE } from "./gen/userprofile/v1/user_profile_service.js";
 import { HEALTH_CHECK } from "./health.js";
 import type { CallMetadata } from "./metadata.js";
+import { untilAborted } from "./waiting.js";
 
 const SERVICE_NAME = "userprofile.v1.UserProfileService";
 
@@ -165,7 +166,8 @@ export class UserProfileClient implements AsyncDisposable {
     signal?.addEventListener("abort", abandon);
     const inFlight: PendingBatch[] = [];
     try {
-      for await (const batch of split(usernames)) {
+      const batches = untilAborted(split(usernames), abandoned.signal);
+      for await (const batch of batches) {
         const pending = this.#getBatch(batch, {
           ...options,
           signal: abandoned.signal,

@@ -46,8 +46,8 @@ export interface ErrorDetails {
    */
   retryable?: boolean;
   /**
-   * Identifies the call in the server's log. Undefined if no call was made,
-   * because the username can't be sent.
+   * Identifies the call in the server's log. Undefined if the username can't be
+   * sent, so that no call is made.
    */
   requestId?: string | undefined;
   /** The invalid fields of the request, and why they are invalid. */
@@ -126,6 +126,8 @@ export function isNotFound(error: unknown): boolean {
  * which the server validates.
  */
 export function unsendable(username: string): UserProfileError | undefined {
+  if (typeof (username as unknown) !== "string")
+    throw new TypeError(`A username is a string, not ${typeof username}`);
   // A lone surrogate would be sent as U+FFFD: another username.
   if (!username.isWellFormed()) return invalid("must be valid Unicode");
   return Buffer.byteLength(username) > MAX_USERNAME_BYTES
@@ -147,19 +149,24 @@ export function closedMeanwhile(requestId: string): UserProfileError {
   return new UserProfileError(status.CANCELLED, message, { requestId });
 }
 
-/**
- * Converts the error of a stub. `cancelled` says that the caller, not a server,
- * has cancelled the call.
- */
+/** Returns the error of a call whose `parent` was cancelled. */
+export function cancelledByParent(requestId: string): UserProfileError {
+  const message = "The call that needed this one was cancelled.";
+  return new UserProfileError(status.CANCELLED, message, { requestId });
+}
+
+/** Returns the error of a call whose deadline passed before it had its token. */
+export function lateToken(requestId: string): UserProfileError {
+  const message =
+    "The token function did not return a token before the deadline.";
+  return new UserProfileError(status.DEADLINE_EXCEEDED, message, { requestId });
+}
+
+/** Converts the error of a stub. */
 export function fromServiceError(
   cause: ServiceError,
   requestId: string,
-  cancelled = false,
 ): UserProfileError {
-  if (cancelled && cause.code === status.CANCELLED) {
-    const { code, details } = cause;
-    return new UserProfileError(code, details, { requestId }, { cause });
-  }
   const trailer = cause.metadata.get("grpc-status-details-bin")[0];
   const details = readDetails(() => {
     const received = trailer ? Status.decode(trailer as Buffer) : undefined;

@@ -28,10 +28,9 @@ export const REQUEST_ID = /^[!-~]{1,128}$/;
 /** What of a call's metadata does not depend on the client. */
 type OwnOptions = Pick<CallOptions, "requestId" | "metadata" | "parent">;
 
-/** Returns the metadata of a call, and its request id. */
+/** Returns the metadata of a call, without its token, and its request id. */
 export function metadataOf(
   common: CallMetadata,
-  token: string | undefined,
   waitForReady: boolean,
   { requestId, metadata = {}, parent }: OwnOptions,
 ): [Metadata, string] {
@@ -48,8 +47,12 @@ export function metadataOf(
     throw new TypeError("requestId must be 1 to 128 visible ASCII characters");
   }
   sent.set(REQUEST_ID_KEY, id);
-  if (token !== undefined) sent.set(AUTHORIZATION_KEY, `Bearer ${token}`);
   return [sent, id];
+}
+
+/** Adds the token, if there is one, to a call's metadata. */
+export function addToken(sent: Metadata, token: string | undefined): void {
+  if (token !== undefined) sent.set(AUTHORIZATION_KEY, `Bearer ${token}`);
 }
 
 /** Throws a TypeError, without the value, for what gRPC can't send. */

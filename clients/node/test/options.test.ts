@@ -1,6 +1,7 @@
 // What a caller can say of a call, and of its connection.
 import assert from "node:assert/strict";
 import { describe, type TestContext, test } from "node:test";
+import { setImmediate as turn } from "node:timers/promises";
 import {
   credentials,
   InterceptingCall,
@@ -10,6 +11,7 @@ import {
   ServerCredentials,
   type ServerUnaryCall,
   status,
+  type StatusObject,
 } from "@grpc/grpc-js";
 import {
   type CallOptions,
@@ -77,6 +79,15 @@ function bind(server: Server): Promise<number> {
   });
 }
 
+/** Notes what Node.js warns about, such as too many listeners. */
+function watchWarnings(t: TestContext): Error[] {
+  const warnings: Error[] = [];
+  const note = (warning: Error) => warnings.push(warning);
+  process.on("warning", note);
+  t.after(() => process.off("warning", note));
+  return warnings;
+}
+
 describe("an AbortSignal", () => {
   const reason = new Error("no longer needed");
 
@@ -104,11 +115,24 @@ describe("an AbortSignal", () => {
     await cancelled;
   });
 
+  test("ends the wait for usernames that don't come", async (t) => {
+    const { client } = await connect(t);
+    const controller = new AbortController();
+    const stalled = withResolvers();
+    const source = async function* () {
+      yield "johndoe";
+      stalled.resolve();
+      await new Promise(() => {});
+    };
+    const { signal } = controller;
+    const first = client.iterUsers(source(), { signal }).next();
+    await stalled.promise;
+    controller.abort(reason);
+    await assert.rejects(first, reason);
+  });
+
   test("may be shared by many calls", async (t) => {
-    const warnings: Error[] = [];
-    const note = (warning: Error) => warnings.push(warning);
-    process.on("warning", note);
-    t.after(() => process.off("warning", note));
+    const warnings = watchWarnings(t);
     const { client } = await connect(t);
     const { signal } = new AbortController();
     const call = () => client.getUser("johndoe", { signal });
@@ -245,6 +269,42 @@ describe("the call of one's own server", () => {
     assert.match(String(sent("x-request-id")[0]), /^[0-9a-f]{32}$/);
   });
 
+  /** A call that a server holds, and what cancels it. */
+  async function heldCall(t: TestContext) {
+    const { client, held } = await connectToSlow(t);
+    const controller = new AbortController();
+    const { signal } = controller;
+    client.getUser("outer", { signal }).catch(() => undefined);
+    return { parent: await held, cancel: () => controller.abort() };
+  }
+
+  test("ends it by being cancelled, before or meanwhile", async (t) => {
+    const { parent, cancel } = await heldCall(t);
+    const { client, held } = await connectToSlow(t);
+    const meanwhile = client.getUser("johndoe", { parent });
+    await held;
+    cancel();
+    const expected = {
+      name: "UserProfileError",
+      code: status.CANCELLED,
+      message: "The call that needed this one was cancelled.",
+      retryable: false,
+    };
+    await assert.rejects(meanwhile, expected);
+    await assert.rejects(client.getUser("johndoe", { parent }), expected);
+  });
+
+  test("may need many others, and keeps nothing of them", async (t) => {
+    const warnings = watchWarnings(t);
+    const { parent } = await heldCall(t);
+    const before = parent.listenerCount("cancelled");
+    const { client } = await connect(t);
+    const call = () => client.getUser("johndoe", { parent });
+    await Promise.all(Array.from({ length: 50 }, call));
+    assert.equal(parent.listenerCount("cancelled"), before);
+    assert.deepEqual(warnings, []);
+  });
+
   test("limits it by its deadline", async (t) => {
     const { client } = await connectToSlow(t);
     await assert.rejects(callWithin(t, client, {}, {}, 300), (error) => {
@@ -280,6 +340,59 @@ describe("interceptors and channel options", () => {
       paths.map((path) => path.split("/").at(-1)),
       ["GetUser", "BatchGetUsers"],
     );
+  });
+
+  test("an interceptor may respond by itself, at once", async () => {
+    const outcomes: Partial<StatusObject>[] = [
+      { code: status.OK, details: "", metadata: new Metadata() },
+      { code: status.UNAVAILABLE }, // as `StatusBuilder` makes it
+    ];
+    const respond: Interceptor = (options, next) =>
+      new InterceptingCall(next(options), {
+        start: (_, listener) => {
+          listener.onReceiveMetadata(new Metadata());
+          listener.onReceiveMessage({ user: { username: "johndoe" } });
+          listener.onReceiveStatus(outcomes.shift() as StatusObject);
+        },
+        sendMessage: () => {},
+        halfClose: () => {},
+      });
+    await using client = new UserProfileClient("127.0.0.1:1", {
+      interceptors: [respond],
+    });
+    assert.equal((await client.getUser("johndoe")).username, "johndoe");
+    await assert.rejects(client.getUser("johndoe"), {
+      name: "UserProfileError",
+      reason: Reason.SERVICE_UNREACHABLE,
+    });
+  });
+
+  test("an interceptor can't keep a call that ends from its caller", async (t) => {
+    const keep: Interceptor = (options, next) =>
+      new InterceptingCall(next(options), {
+        start: (metadata, _, next) =>
+          next(metadata, { onReceiveStatus: () => {} }),
+      });
+    const { client, calls } = await connect(t, { interceptors: [keep] });
+    const controller = new AbortController();
+    const { signal } = controller;
+    const aborted = client.getUser("johndoe", { signal });
+    const closed = client.getUser("johndoe");
+    closed.catch(() => undefined);
+    while (calls.length < 2) await turn();
+    controller.abort();
+    await assert.rejects(aborted, { name: "AbortError" });
+    await client.close();
+    await assert.rejects(closed, { message: "The client was closed." });
+  });
+
+  test("an interceptor that throws fails the call", async (t) => {
+    const failure = new Error("no");
+    const throwing: Interceptor = () => {
+      throw failure;
+    };
+    const { client } = await connect(t, { interceptors: [throwing] });
+    await assert.rejects(client.getUser("johndoe"), failure);
   });
 
   test("an option of the channel overrides the client's", async (t) => {
@@ -325,12 +438,45 @@ describe("a function for the token", () => {
     const failure = new Error("the issuer is away");
     const failing = await connect(t, { token: () => Promise.reject(failure) });
     await assert.rejects(failing.client.getUser("johndoe"), failure);
-    const wrong = await connect(t, { token: () => "a secret" });
-    await assert.rejects(
-      wrong.client.getUser("johndoe"),
-      (error) =>
-        error instanceof TypeError && !error.message.includes("secret"),
-    );
+    for (const token of ["a secret", undefined, null, 17]) {
+      const wrong = await connect(t, { token: () => token as string });
+      await assert.rejects(
+        wrong.client.getUser("johndoe"),
+        (error) =>
+          error instanceof TypeError && !error.message.includes("secret"),
+      );
+      assert.equal(wrong.calls.length, 0);
+    }
+  });
+
+  describe("that never returns", () => {
+    const token = () => new Promise<string>(() => {});
+
+    test("holds a call until its deadline", async (t) => {
+      const { client } = await connect(t, { token });
+      await assert.rejects(client.getUser("johndoe", { timeoutMs: 50 }), {
+        name: "UserProfileError",
+        code: status.DEADLINE_EXCEEDED,
+        message: /token function/,
+      });
+    });
+
+    test("holds no call that is aborted", async (t) => {
+      const { client } = await connect(t, { token });
+      const controller = new AbortController();
+      const { signal } = controller;
+      const call = client.getUser("johndoe", { signal });
+      controller.abort();
+      await assert.rejects(call, { name: "AbortError" });
+    });
+
+    test("does not hold up `close`", async (t) => {
+      const { client } = await connect(t, { token });
+      const call = client.getUser("johndoe");
+      call.catch(() => undefined);
+      await client.close();
+      await assert.rejects(call, { message: "The client was closed." });
+    });
   });
 });
 

@@ -4,7 +4,13 @@ import { createServer as createHttp2Server } from "node:http2";
 import { type AddressInfo, createServer } from "node:net";
 import { describe, type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Metadata, Server, ServerCredentials } from "@grpc/grpc-js";
+import {
+  InterceptingCall,
+  type Interceptor,
+  Metadata,
+  Server,
+  ServerCredentials,
+} from "@grpc/grpc-js";
 import {
   type ClientOptions,
   status,
@@ -232,6 +238,22 @@ describe("a gateway whose service is away", () => {
     const { client, attempts } = await gateway(t, Array<number>(9).fill(502));
     await assert.rejects(client.getUser("johndoe"), { message: /HTTP 502/ });
     assert.equal(attempts(), 5);
+  });
+
+  test("gets each attempt as the interceptors make it, and no more", async (t) => {
+    const tags: number[] = [];
+    const tag: Interceptor = (options, next) =>
+      new InterceptingCall(next(options), {
+        start: (metadata, listener, next) => {
+          metadata.add("tag", "intercepted");
+          tags.push(metadata.get("tag").length);
+          next(metadata, listener);
+        },
+      });
+    const options = { interceptors: [tag], timeoutMs: 20_000 };
+    const { client } = await gateway(t, [502, 502], options);
+    await client.getUser("johndoe");
+    assert.deepEqual(tags, [1, 1, 1]);
   });
 
   test("gets no attempt that the deadline leaves no time for", async (t) => {

@@ -25,7 +25,7 @@ export class TokenFile {
     this.#path = path;
     try {
       this.#read = statSync(path); // before reading: what is written meanwhile is a change
-      this.#token = readToken(path);
+      this.#token = readToken(path, this.#read);
     } catch (cause) {
       const { message } = cause as Error;
       throw new TypeError(`The token file: ${message}`, { cause });
@@ -35,14 +35,15 @@ export class TokenFile {
   /** The token in the file, or the last one if there is none now. */
   get current(): string {
     const now = Date.now();
-    if (now - this.#look < LOOK_MS) return this.#token;
+    const since = now - this.#look; // below zero if the clock was set back
+    if (since >= 0 && since < LOOK_MS) return this.#token;
     this.#look = now;
     try {
       const found = statSync(this.#path);
       const age = now - found.mtimeMs;
       const maybeHalf = age >= 0 && age < LOOK_MS;
       if (found.isFile() && !maybeHalf && !unchanged(found, this.#read)) {
-        this.#token = readToken(this.#path);
+        this.#token = readToken(this.#path, found);
         this.#read = found;
       }
     } catch {
@@ -62,11 +63,12 @@ function unchanged(a: Stats, b: Stats): boolean {
   );
 }
 
-function readToken(path: string): string {
-  const content = readFileSync(path);
-  if (content.length > MAX_BYTES) {
+function readToken(path: string, { size }: Stats): string {
+  // Before reading, which every call waits for.
+  if (size > MAX_BYTES) {
     throw new Error(`${path} is larger than any token (${MAX_BYTES} bytes)`);
   }
+  const content = readFileSync(path);
   // What editors, shells and secret stores put around it; JavaScript counts a
   // byte order mark as whitespace.
   const token = content.toString().trim();
@@ -76,9 +78,9 @@ function readToken(path: string): string {
 }
 
 /** Returns why a token can't be sent, without the token. */
-export function tokenProblem(token: string): string | undefined {
+export function tokenProblem(token: unknown): string | undefined {
   // gRPC would reject it too, but with the token in its message.
-  return /^[\x21-\x7e]+$/.test(token)
+  return typeof token === "string" && /^[\x21-\x7e]+$/.test(token)
     ? undefined
     : "The token must be printable ASCII without spaces, and not empty";
 }

@@ -3,7 +3,9 @@ import {
   mkdtempSync,
   renameSync,
   rmSync,
+  truncateSync,
   unlinkSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,6 +16,7 @@ import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { UserProfileServiceService } from "../src/gen/userprofile/v1/user_profile_service.js";
 import { type ClientOptions, UserProfileClient } from "../src/index.js";
 import { type Identity, issue, makeAuthority } from "./certificates.js";
+import { TokenFile } from "../src/token_file.js";
 import { type GetUserCall, serve } from "./server.js";
 
 const ROTATIONS = 10;
@@ -109,6 +112,30 @@ describe("the token file", () => {
       [...new Set(sent)],
       all.map((token) => `Bearer ${token}`),
     );
+  });
+
+  test("is read again after the clock was set back", (t) => {
+    const now = Date.now();
+    t.mock.timers.enable({ apis: ["Date"], now: now + 3_600_000 });
+    const file = join(folder(t), "token");
+    writeFileSync(file, "token0");
+    const tokenFile = new TokenFile(file);
+    assert.equal(tokenFile.current, "token0");
+    t.mock.timers.setTime(now);
+    replace(file, "token1");
+    utimesSync(file, 0, 0); // not as new as one that is being written
+    assert.equal(tokenFile.current, "token1");
+  });
+
+  test("is not read while it is larger than any token", (t) => {
+    t.mock.timers.enable({ apis: ["Date"], now: Date.now() });
+    const file = join(folder(t), "token");
+    writeFileSync(file, "token0");
+    const tokenFile = new TokenFile(file);
+    truncateSync(file, 2 ** 33); // more than can be read
+    t.mock.timers.tick(10_000);
+    assert.equal(tokenFile.current, "token0");
+    assert.throws(() => new TokenFile(file), { message: /larger than any/ });
   });
 
   for (const [name, content] of [

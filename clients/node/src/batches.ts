@@ -87,8 +87,13 @@ export async function* split(
   if (names.length > 0) yield new Batch(names);
 }
 
-/** Throws a TypeError for a single string, which has letters to iterate over. */
+/**
+ * Throws a TypeError for what a Set would take without a word: nothing at all,
+ * and a single string, which has letters to iterate over.
+ */
 export function checkSeveral(usernames: unknown): void {
+  if (usernames === undefined || usernames === null)
+    throw new TypeError("Expected usernames, got none");
   if (typeof usernames === "string")
     throw new TypeError("Expected several usernames, got a single string");
 }

@@ -39,6 +39,8 @@ export interface ReadOptions extends CallOptions {
 
 /** Returns the paths of the read mask, by the contract's names: `full_name`. */
 export function readMask({ fields }: ReadOptions): string[] | undefined {
+  if (typeof (fields as unknown) === "string")
+    throw new TypeError("Expected several fields, got a single string");
   // An empty mask would request all fields.
   return fields && ["username", ...fields.map(inContract)];
 }
@@ -49,10 +51,14 @@ function inContract(field: string): string {
 
 /** Returns a timeout in milliseconds, or throws a TypeError. */
 export function checkedTimeout(timeoutMs: number): number {
-  // Beyond it, gRPC would set no timer at all.
-  if (!(timeoutMs > 0 && timeoutMs < 2 ** 31)) {
+  // Beyond it, gRPC would set no timer at all. Text, say from the environment,
+  // would be appended to the time instead of added.
+  if (
+    typeof (timeoutMs as unknown) !== "number" ||
+    !(timeoutMs > 0 && timeoutMs < 2 ** 31)
+  ) {
     throw new TypeError(
-      `timeoutMs must be above 0 and below 2^31, not ${timeoutMs}`,
+      `timeoutMs must be a number above 0 and below 2^31, not ${timeoutMs}`,
     );
   }
   return timeoutMs;

@@ -113,6 +113,9 @@ export function prepareConnection(
     connections <= MAX_CONNECTIONS
   ))
     throw new TypeError(`connections must be 1 to ${MAX_CONNECTIONS}`);
+  // Else null or false would be taken for TLS here, and for plaintext there.
+  checkObject("tls", tls);
+  checkObject("tlsFiles", tlsFiles);
   if (tls && tlsFiles) throw new TypeError("Set tls or tlsFiles, not both");
   if (token !== undefined && tokenFile !== undefined) {
     throw new TypeError("Set token or tokenFile, not both");
@@ -154,6 +157,11 @@ export function prepareConnection(
       ...channelOptions,
     },
   };
+}
+
+function checkObject(option: string, value: unknown): void {
+  if (value !== undefined && (typeof value !== "object" || value === null))
+    throw new TypeError(`${option} must be an object; leave it out for none`);
 }
 
 function channelCredentials(

@@ -127,8 +127,14 @@ describe("bad arguments", () => {
     assert.deepEqual(calls, []);
   });
 
-  for (const timeoutMs of [0, -1, Number.NaN, Number.POSITIVE_INFINITY]) {
-    test(`a call can't take ${timeoutMs} milliseconds`, async (t) => {
+  for (const timeoutMs of [
+    0,
+    -1,
+    Number.NaN,
+    Number.POSITIVE_INFINITY,
+    "5000" as never,
+  ]) {
+    test(`a call can't take ${JSON.stringify(timeoutMs)} milliseconds`, async (t) => {
       const expected = { name: "TypeError", message: /^timeoutMs must be / };
       assert.throws(
         () => new UserProfileClient("localhost:1", { timeoutMs }),
@@ -138,6 +144,23 @@ describe("bad arguments", () => {
       await assert.rejects(client.getUser("johndoe", { timeoutMs }), expected);
     });
   }
+
+  test("JavaScript's wrong types are refused, and nothing is sent", async (t) => {
+    const { client, calls } = await connect(t, []);
+    for (const nothing of [undefined, null, 17, {}] as never[]) {
+      const expected = { name: "TypeError", message: /username/ };
+      await assert.rejects(client.getUser(nothing), expected);
+      await assert.rejects(client.findUser(nothing), expected);
+      await assert.rejects(client.getUsers([nothing]), expected);
+      await assert.rejects(client.iterUsers([nothing]).next(), expected);
+      await assert.rejects(client.getUsers(nothing), TypeError);
+      await assert.rejects(client.iterUsers(nothing).next(), TypeError);
+    }
+    const options = { fields: "email" as never };
+    await assert.rejects(client.getUser("johndoe", options), TypeError);
+    await assert.rejects(client.getUsers(["johndoe"], options), TypeError);
+    assert.deepEqual(calls, []);
+  });
 
   test("a closed client says so", async (t) => {
     const { client } = await connect(t, []);

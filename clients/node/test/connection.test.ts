@@ -306,7 +306,22 @@ describe("the token", () => {
     });
   });
 
-  for (const token of ["", "two words", "line\n", "é"]) {
+  for (const tls of [null, false, 0, ""] as never[]) {
+    test(`is not safe because of tls: ${JSON.stringify(tls)}`, () => {
+      for (const options of [{ tls }, { tlsFiles: tls }]) {
+        assert.throws(
+          () =>
+            new UserProfileClient("192.0.2.1:1", {
+              token: "secret",
+              ...options,
+            }),
+          { name: "TypeError", message: /must be an object/ },
+        );
+      }
+    });
+  }
+
+  for (const token of ["", "two words", "line\n", "é", null, 17] as never[]) {
     test(`can't be ${JSON.stringify(token)}, and stays out of the message`, () => {
       assert.throws(() => new UserProfileClient("localhost:1", { token }), {
         name: "TypeError",

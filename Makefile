@@ -19,6 +19,8 @@ PROTOSET := build/userprofile.protoset
 GOOGLEAPIS := build/googleapis/google/rpc
 
 .DEFAULT_GOAL := help
+# Else what a failed recipe has left would pass for made: the Node client, say, with an error in its tests.
+.DELETE_ON_ERROR:
 # Go then compiles a package once, whichever folder it is in.
 export GOFLAGS := $(GOFLAGS) -trimpath
 # What of the caller's environment would lead the virtual environment's Python astray.

@@ -116,7 +116,8 @@ describe("without a server's reason, UNAVAILABLE is SERVICE_UNREACHABLE", () => 
   });
 
   test("where nobody listens", async (t) => {
-    await assert.rejects(connect(t, 1).getUser("johndoe"), expected);
+    const call = connect(t, 1).getUser("johndoe", { timeoutMs: 300 });
+    await assert.rejects(call, expected);
   });
 });
 

@@ -39,10 +39,15 @@ export interface ReadOptions extends CallOptions {
 
 /** Returns the paths of the read mask, by the contract's names: `full_name`. */
 export function readMask({ fields }: ReadOptions): string[] | undefined {
-  if (typeof (fields as unknown) === "string")
-    throw new TypeError("Expected several fields, got a single string");
+  if (fields === undefined) return undefined;
+  if (!isStrings(fields))
+    throw new TypeError("fields must be an array of names");
   // An empty mask would request all fields.
-  return fields && ["username", ...fields.map(inContract)];
+  return ["username", ...new Set(fields.map(inContract))];
+}
+
+function isStrings(value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every((one) => typeof one === "string");
 }
 
 function inContract(field: string): string {

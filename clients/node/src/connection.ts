@@ -102,7 +102,7 @@ export function prepareConnection(
     interceptors = [],
     channelOptions,
   } = options;
-  if (target === "" || /^https?:/i.test(target)) {
+  if (!isTarget(target)) {
     throw new TypeError(
       `The target must be host:port or another gRPC name, not "${target}"`,
     );
@@ -178,6 +178,12 @@ function channelCredentials(
       cause,
     });
   }
+}
+
+function isTarget(target: unknown): boolean {
+  if (typeof target !== "string") return false;
+  if (target.startsWith("unix:")) return true;
+  return target !== "" && !/^https?:|\s/i.test(target);
 }
 
 /** Whether the target is this machine, as far as known without DNS. */

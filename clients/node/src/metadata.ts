@@ -81,9 +81,13 @@ function add(sent: Metadata, metadata: CallMetadata): void {
 }
 
 function valuesOf(values: CallMetadata[string]): readonly MetadataValue[] {
-  return typeof values === "string" || Buffer.isBuffer(values)
-    ? [values]
-    : values;
+  return areSeveral(values) ? values : [values];
+}
+
+function areSeveral(
+  values: CallMetadata[string],
+): values is readonly MetadataValue[] {
+  return Array.isArray(values);
 }
 
 function receivedId(received: Metadata | undefined): string | undefined {

@@ -156,9 +156,12 @@ describe("bad arguments", () => {
       await assert.rejects(client.getUsers(nothing), TypeError);
       await assert.rejects(client.iterUsers(nothing).next(), TypeError);
     }
-    const options = { fields: "email" as never };
-    await assert.rejects(client.getUser("johndoe", options), TypeError);
-    await assert.rejects(client.getUsers(["johndoe"], options), TypeError);
+    for (const fields of ["email", null, [17]] as never[]) {
+      const expected = { name: "TypeError", message: /^fields must be / };
+      const options = { fields };
+      await assert.rejects(client.getUser("johndoe", options), expected);
+      await assert.rejects(client.getUsers(["johndoe"], options), expected);
+    }
     assert.deepEqual(calls, []);
   });
 

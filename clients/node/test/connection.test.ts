@@ -332,7 +332,15 @@ describe("the token", () => {
   }
 });
 
-for (const target of ["", "http://localhost:50051", "https://localhost"]) {
+for (const target of [
+  "",
+  "http://localhost:50051",
+  "https://localhost",
+  "two words:1",
+  "localhost:1\n",
+  null as never,
+  50051 as never,
+]) {
   test(`the target can't be ${JSON.stringify(target)}`, () => {
     assert.throws(() => new UserProfileClient(target), {
       name: "TypeError",

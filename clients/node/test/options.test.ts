@@ -162,6 +162,8 @@ describe("metadata", () => {
     ["a line end", { tag: "a-secret\n" }],
     ["text for bytes", { "tag-bin": "a-secret" }],
     ["bytes for text", { tag: Buffer.from("a-secret") }],
+    ["a number", { tag: 17 as never }],
+    ["nothing", { tag: ["a-secret", undefined as never] }],
   ] as const) {
     test(`with ${name} is refused, without its value`, async (t) => {
       const refusal = (error: Error) =>
@@ -174,6 +176,14 @@ describe("metadata", () => {
       await assert.rejects(client.getUser("johndoe", { metadata }), refusal);
     });
   }
+});
+
+test("fields are requested once, by the contract's names", async (t) => {
+  const { client, calls } = await connect(t);
+  const fields = Array<"email" | "fullName">(20_000).fill("fullName");
+  await client.getUser("johndoe", { fields: [...fields, "email"] });
+  const masks = calls.map(({ request }) => request.readMask);
+  assert.deepEqual(masks, [["username", "full_name", "email"]]);
 });
 
 describe("the request id", () => {

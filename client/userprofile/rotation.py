@@ -57,7 +57,8 @@ class Channels(Generic[C]):
         self._intercept = intercept
         self._methods: list[Callable[[C], Any]] = []
         self._look = NowAndThen()
-        self._lock = threading.Lock()  # a check may take longer than the interval until the next one
+        # A check may take longer than the interval until the next one, and a signal handler may close the client in it.
+        self._lock = threading.RLock()
         self._finished = False
         self._current = self._open()
         self._next: _Generation[C] | None = None
@@ -83,7 +84,7 @@ class Channels(Generic[C]):
         with self._lock:
             if self._finished:
                 return []
-            if self._config.renew_credentials():
+            if self._config.renew_credentials() and not self._finished:
                 if self._next is not None:
                     self._former.append(self._next)
                 self._next = self._open()
@@ -91,6 +92,8 @@ class Channels(Generic[C]):
             if self._next is not None and self._is_time_for(self._next):
                 self._former.append(self._current)
                 self._current, self._next = self._next, None
+            if self._finished:  # meanwhile, by a signal handler of this thread
+                return self._all()
             unused = [former for former in self._former if not former.calls]
             self._former = [former for former in self._former if former not in unused]
         return [channel for former in unused for channel in former.channels]
@@ -99,7 +102,10 @@ class Channels(Generic[C]):
         """Returns all channels, for the caller to close. Opens no new ones after that."""
         with self._lock:
             self._finished = True
-            generations = [self._current, *self._former, *([] if self._next is None else [self._next])]
+            return self._all()
+
+    def _all(self) -> list[C]:
+        generations = [self._current, *self._former, *([] if self._next is None else [self._next])]
         return [channel for generation in generations for channel in generation.channels]
 
     def unary_unary(self, *arguments: Any, **details: Any) -> Any:

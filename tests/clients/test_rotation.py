@@ -188,6 +188,36 @@ class TestCertificates:
         client.close()
         eventually(lambda: server.connections() == 0, "all connections are closed")
 
+    def test_a_client_that_a_signal_handler_closes_while_it_looks_at_them_is_closed(
+        self, server: SecureServer, files: Files, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = UserProfileClient(server.target, tls=files.tls, timeout=WAIT)
+        client.get_user("johndoe")
+        files.become("client1", server.authority)
+        renew = client._channel_config.renew_credentials
+
+        def interrupted() -> bool:
+            client.close()
+            threading.Event().wait(0.1)  # until the files count as complete
+            return renew()
+
+        monkeypatch.setattr(client._channel_config, "renew_credentials", interrupted)
+        ends: list[BaseException] = []
+
+        def call() -> None:
+            try:
+                while True:
+                    client.get_user("johndoe")
+            except BaseException as end:
+                ends.append(end)
+
+        caller = threading.Thread(target=call, daemon=True)
+        caller.start()
+        caller.join(WAIT)
+        assert [type(end) for end in ends] == [RuntimeError]
+        assert "this client is closed" in str(ends[0])
+        eventually(lambda: server.connections() == 0, "all connections are closed")
+
     def test_interceptors_see_the_calls_on_new_connections_and_keep_no_old_one(
         self, make_client: MakeClient, server: SecureServer, files: Files
     ) -> None:

@@ -11,7 +11,7 @@ from tests.support import ServerProcess, run
 from tools.versions import ROOT, VERSION
 
 RELEASE = ROOT / "build/release"
-__all__ = ["RELEASE", "ROOT", "VERSION", "blocks", "command", "demo"]
+__all__ = ["RELEASE", "ROOT", "VERSION", "blocks", "command", "demo", "demo_server"]
 
 
 def blocks(readme: str, language: str) -> list[str]:
@@ -22,10 +22,15 @@ def blocks(readme: str, language: str) -> list[str]:
 @contextmanager
 def demo(folder: Path) -> Iterator[str]:
     """Serves the users of `make run` from a file in `folder`. Yields the address."""
+    with demo_server(folder) as server:
+        yield server.address
+
+
+def demo_server(folder: Path, *options: str) -> ServerProcess:
+    """Returns the server of `demo`, with these options."""
     store = f"sqlite:///{folder}/demo.db"
     assert run("userprofile-server", "import", str(ROOT / "demo/users.jsonl"), "--store", store).returncode == 0
-    with ServerProcess(store) as server:
-        yield server.address
+    return ServerProcess(store, *options)
 
 
 def command(line: str, folder: Path, **environment: str) -> str:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -62,8 +63,9 @@ func (c *Client) IterUsers(ctx context.Context, usernames iter.Seq[string], opti
 // batch has the results of one call. If the call failed as a whole, err is the
 // error of all usernames that could be sent.
 type batch struct {
-	results []Result
-	err     error
+	results  []Result
+	err      error
+	panicked any
 }
 
 // batches yields the batches in order, with the calls of the next few in flight.
@@ -71,17 +73,18 @@ func (c *Client) batches(ctx context.Context, usernames iter.Seq[string], option
 	return func(yield func(batch) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel() // ends the calls that nobody waits for any more
-		var pending []chan batch
+		var pending []<-chan batch
 		deliver := func() bool {
 			next := <-pending[0]
 			pending = pending[1:]
+			if next.panicked != nil {
+				panic(next.panicked)
+			}
 			return yield(next)
 		}
 		begun := 0
 		for names := range split(usernames) {
-			done, first := make(chan batch, 1), begun
-			go func() { done <- c.getBatch(ctx, names, first, options) }()
-			pending = append(pending, done)
+			pending = append(pending, c.start(ctx, names, begun, options))
 			begun += len(names)
 			if len(pending) == batchesInFlight && !deliver() {
 				return
@@ -93,6 +96,23 @@ func (c *Client) batches(ctx context.Context, usernames iter.Seq[string], option
 			}
 		}
 	}
+}
+
+// start makes a call in a goroutine. If it panics, by the caller's token source
+// or interceptor, so does whoever waits for it: nobody could recover it in here.
+func (c *Client) start(ctx context.Context, usernames []string, first int, options []CallOption) <-chan batch {
+	done := make(chan batch, 1)
+	go func() {
+		next := batch{panicked: "the goroutine of a call has ended"} // by runtime.Goexit
+		defer func() {
+			if value := recover(); value != nil {
+				next.panicked = fmt.Sprintf("%v\n\n%s", value, debug.Stack())
+			}
+			done <- next
+		}()
+		next = c.getBatch(ctx, usernames, first, options)
+	}()
+	return done
 }
 
 // split consumes no more usernames than it yields.
@@ -137,7 +157,7 @@ func (c *Client) getBatch(ctx context.Context, usernames []string, first int, op
 			result.User, result.Err = call.outcome(byUsername[result.Username], result.Username, fieldOf(first+i))
 		}
 	}
-	return batch{results, err}
+	return batch{results: results, err: err}
 }
 
 func (c *Client) callBatch(ctx context.Context, usernames []string, options []CallOption) (

@@ -3,12 +3,14 @@ package userprofile
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"regexp"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 )
 
@@ -74,21 +76,46 @@ func (c *Client) begin(ctx context.Context, options []CallOption) (*call, error)
 		return nil, unsent(codes.InvalidArgument, "A request id must have 1 to 128 visible ASCII characters.", "", nil)
 	}
 	ctx, cancel := c.withDeadline(ctx)
-	begun := &call{ctx: ctx, end: cancel, conn: c.conns.next(), readMask: chosen.readMask, requestID: requestID}
+	// gRPC itself would wait for the time of a call's next retry.
+	stop := context.AfterFunc(c.closing, cancel)
+	end := func() {
+		stop()
+		cancel()
+	}
+	begun := &call{ctx: ctx, end: end, conn: c.conns.next(), readMask: chosen.readMask, requestID: requestID}
 	begun.options = []grpc.CallOption{grpc.Trailer(&begun.trailer)}
 	if c.token != nil {
+		made := false
+		defer func() {
+			if !made { // the token source may panic, too
+				end()
+			}
+		}()
 		token, err := c.token(ctx)
 		if err == nil {
 			err = checkToken(token)
 		}
 		if err != nil {
-			cancel()
-			return nil, noToken(err, requestID)
+			return nil, c.noToken(ctx, err, requestID)
 		}
+		made = true
 		begun.options = append(begun.options, grpc.PerRPCCredentials(bearer{token, c.secure}))
 	}
 	begun.options = append(begun.options, chosen.grpc...)
 	return begun, nil
+}
+
+// noToken fails like a call without a token, unless the call has ended while
+// the source was at work. The text is the source's own.
+func (c *Client) noToken(ctx context.Context, err error, requestID string) *Error {
+	code := codes.Unauthenticated
+	if ended := ctx.Err(); ended != nil {
+		if c.closing.Err() != nil {
+			return errClosed(requestID)
+		}
+		code, err = status.FromContextError(ended).Code(), errors.Join(err, ended)
+	}
+	return unsent(code, "There is no token: "+err.Error(), requestID, err)
 }
 
 func (c *Client) withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -3,6 +3,7 @@ package userprofile_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -183,6 +184,107 @@ func TestEndsThatAreNotTheServers(t *testing.T) {
 	for _, err := range []error{single, several, health} {
 		if !errors.Is(err, userprofile.ErrClosed) {
 			t.Errorf("got %v after Close", err)
+		}
+	}
+}
+
+func TestClosingEndsCallsWhereverTheyAre(t *testing.T) {
+	arrived := make(chan struct{}, 1)
+	inTheServer := func(ctx context.Context, _ int) error {
+		arrived <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	for name, test := range map[string]struct {
+		fail   func(ctx context.Context, attempt int) error
+		config userprofile.Config
+		call   func(ctx context.Context, client *userprofile.Client) error
+	}{
+		"in the server": {inTheServer, userprofile.Config{DialOptions: []grpc.DialOption{grpc.WithDisableRetry()}}, nil},
+		"in the server, several users": {inTheServer, userprofile.Config{}, func(ctx context.Context, client *userprofile.Client) error {
+			_, err := client.GetUsers(ctx, []string{"johndoe"})
+			return err
+		}},
+		"in the server, a health check": {inTheServer, userprofile.Config{}, func(ctx context.Context, client *userprofile.Client) error {
+			_, err := client.CheckHealth(ctx)
+			return err
+		}},
+		"before a retry": {func(ctx context.Context, _ int) error {
+			arrived <- struct{}{}
+			grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", "3600000"))
+			return status.Error(codes.Unavailable, "in an hour")
+		}, userprofile.Config{}, nil},
+		"in the token source": {nil, userprofile.Config{TokenSource: func(ctx context.Context) (string, error) {
+			arrived <- struct{}{}
+			<-ctx.Done()
+			return "", ctx.Err()
+		}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := startFakeServer(t)
+			server.fail = test.fail
+			client := newClient(t, server.address, test.config)
+			failed := make(chan error)
+			go func() {
+				if test.call == nil {
+					failed <- getUser(t, client)
+				} else {
+					failed <- test.call(t.Context(), client)
+				}
+			}()
+			<-arrived
+			for range 2 {
+				if err := client.Close(); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+			}
+			if err := <-failed; !errors.Is(err, userprofile.ErrClosed) || status.Code(err) != codes.Canceled {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestATokenSourceThatTakesLongerThanTheCall(t *testing.T) {
+	client := newClient(t, startFakeServer(t).address, userprofile.Config{TokenSource: func(ctx context.Context) (string, error) {
+		<-ctx.Done()
+		return "", errors.New("no response from the issuer")
+	}})
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	for ctx, want := range map[context.Context]codes.Code{cancelled: codes.Canceled, late: codes.DeadlineExceeded} {
+		_, err := client.GetUser(ctx, "johndoe")
+		if status.Code(err) != want || !errors.Is(err, ctx.Err()) || !strings.Contains(err.Error(), "no response from the issuer") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func TestAPanicIsThatOfTheCaller(t *testing.T) {
+	panics := func() { panic("a bug of one's own") }
+	for name, config := range map[string]userprofile.Config{
+		"token source": {TokenSource: func(context.Context) (string, error) { panics(); return "", nil }},
+		"interceptor": {DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(
+			func(context.Context, string, any, any, *grpc.ClientConn, grpc.UnaryInvoker, ...grpc.CallOption) error {
+				panics()
+				return nil
+			})}},
+	} {
+		client := newClient(t, startFakeServer(t).address, config)
+		for method, call := range map[string]func(){
+			"GetUser":  func() { client.GetUser(t.Context(), "johndoe") },
+			"GetUsers": func() { client.GetUsers(t.Context(), []string{"johndoe"}) },
+		} {
+			t.Run(name+" "+method, func(t *testing.T) {
+				defer func() {
+					if text := fmt.Sprint(recover()); !strings.HasPrefix(text, "a bug of one's own") {
+						t.Errorf("recovered %v", text)
+					}
+				}()
+				call()
+			})
 		}
 	}
 }

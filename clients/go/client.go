@@ -23,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -82,8 +83,8 @@ type Client struct {
 	timeout time.Duration
 	token   TokenSource // nil if there is none
 	secure  bool
-	closing context.Context
-	close   context.CancelFunc
+	closing context.Context // ends with the client
+	close   func() error
 }
 
 // NewClient returns a client of the service at target: host:port, unix:path or
@@ -128,7 +129,12 @@ func NewClient(target string, config Config) (*Client, error) {
 		}
 		c.conns.add(conn)
 	}
-	c.closing, c.close = context.WithCancel(context.Background())
+	closing, end := context.WithCancel(context.Background())
+	c.closing = closing
+	c.close = sync.OnceValue(func() error {
+		end()
+		return c.conns.close()
+	})
 	return c, nil
 }
 
@@ -175,7 +181,6 @@ func (c *Client) CheckHealth(ctx context.Context, options ...CallOption) (bool, 
 		return false, err
 	}
 	defer call.end()
-	defer context.AfterFunc(c.closing, call.end)()
 	conn, err := c.connect(false)
 	if err != nil {
 		return false, c.failure(call, err)
@@ -190,17 +195,16 @@ func (c *Client) CheckHealth(ctx context.Context, options ...CallOption) (bool, 
 }
 
 // Close closes the connections. Calls in progress fail, and later ones, with
-// [ErrClosed].
+// [ErrClosed]. It may be called more than once.
 func (c *Client) Close() error {
-	c.close()
-	return c.conns.close()
+	return c.close()
 }
 
 // failure returns the error of a call.
 func (c *Client) failure(call *call, err error) *Error {
 	s := status.Convert(err)
 	switch {
-	case s.Code() == codes.Canceled && c.closing.Err() != nil:
+	case (s.Code() == codes.Canceled || s.Code() == codes.Unavailable) && c.closing.Err() != nil:
 		return errClosed(call.requestID)
 	case s.Code() == codes.Canceled && call.ctx.Err() != nil:
 		return cancelled(s, call.requestID)

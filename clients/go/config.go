@@ -147,5 +147,5 @@ func isLoopback(target string) bool {
 	if err != nil {
 		host = address // without a port
 	}
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
+	return strings.EqualFold(host, "localhost") || net.ParseIP(host).IsLoopback()
 }

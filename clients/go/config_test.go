@@ -243,7 +243,7 @@ func selfSigned(t *testing.T, notBefore, notAfter time.Time) (certFile, keyFile 
 func TestTokenOverPlaintextToThisMachine(t *testing.T) {
 	server := startFakeServer(t)
 	checkToken(t, server, newClient(t, server.address, userprofile.Config{Token: "secret"}))
-	for _, target := range []string{"localhost", "localhost:50051", "[::1]:50051", "dns:///localhost:50051", "unix:/run/userprofile.sock"} {
+	for _, target := range []string{"localhost", "LocalHost:50051", "[::1]:50051", "dns:///localhost:50051", "unix:/run/userprofile.sock"} {
 		newClient(t, target, userprofile.Config{Token: "secret"})
 	}
 }

@@ -120,8 +120,11 @@ func (e *Error) Is(target error) bool {
 func (e *Error) Unwrap() error { return e.cause }
 
 // GRPCStatus returns the status with its details, for [status.FromError] and
-// [status.Code].
+// [status.Code]. That of an Error of your own tests has no details.
 func (e *Error) GRPCStatus() *status.Status {
+	if e.status == nil {
+		return status.New(e.Code, e.Message)
+	}
 	return e.status
 }
 
@@ -248,9 +251,4 @@ func errClosed(requestID string) *Error {
 
 func cancelled(s *status.Status, requestID string) *Error {
 	return unsent(codes.Canceled, s.Message(), requestID, context.Canceled)
-}
-
-// noToken fails like a call without a token. The text is the token source's own.
-func noToken(err error, requestID string) *Error {
-	return unsent(codes.Unauthenticated, "There is no token: "+err.Error(), requestID, err)
 }

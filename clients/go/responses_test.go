@@ -226,6 +226,13 @@ func TestAReasonCountsWithItsOwnCodeAlone(t *testing.T) {
 	}
 }
 
+func TestAnErrorOfACallersOwnTestsHasItsCode(t *testing.T) {
+	failure := &userprofile.Error{Code: codes.NotFound, Reason: "USER_NOT_FOUND", Message: "There is no such user."}
+	if !errors.Is(failure, userprofile.ErrUserNotFound) || status.Code(failure) != codes.NotFound {
+		t.Errorf("got %v, %v", failure, status.Code(failure))
+	}
+}
+
 func checkCode(t *testing.T, err error, code codes.Code) *userprofile.Error {
 	t.Helper()
 	failure, ok := asError(err)

@@ -38,6 +38,7 @@ def files() -> dict[str, Path]:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=CLIENT, check=True, capture_output=True, text=True).stdout
     found = {name: CLIENT / name for name in listed.split("\0") if name and (CLIENT / name).is_file()}
+    del found[".gitignore"]  # in others' repositories it would leave out the stubs
     generated = {str(path.relative_to(CLIENT)): path for path in CLIENT.glob("gen/**/*") if path.is_file()}
     if not generated:
         sys.exit("go_module: there are no stubs in clients/go/gen; `make go-module` generates them")

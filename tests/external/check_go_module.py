@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.external.release import RELEASE, VERSION, blocks, command, demo
+from tests.external.release import RELEASE, ROOT, VERSION, blocks, command, demo
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -44,6 +44,25 @@ def test_the_example_of_the_readme_works_as_printed_in_an_empty_module(go: Calla
         go("go mod vendor", folder)
         vendored = {"GOPROXY": "off", "GOFLAGS": "-mod=vendor -trimpath"}
         assert go(run, folder, USERPROFILE_TARGET=target, **vendored) == output
+
+
+def test_it_can_be_kept_in_a_repository_of_ones_own(go: Callable[..., str], tmp_path: Path) -> None:
+    [unpacked] = re.findall(r"`(go mod edit -replace [^`]*)`", (ROOT / README).read_text())
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    mine.mkdir()
+    (mine / "main.go").write_text(blocks(README, "go")[0])
+    with zipfile.ZipFile(RELEASE / f"goproxy/userprofile.example/go/@v/v{VERSION}.zip") as archive:
+        archive.extractall(mine / "third_party")
+    for line in ("go mod init example.com/hello", unpacked, "go mod tidy"):
+        go(line, mine)
+    for line in (
+        "git init --quiet",
+        "git add .",
+        "git -c user.name=me -c user.email=me@localhost commit --quiet -m mine",
+    ):
+        command(line, mine)
+    command(f"git clone --quiet {mine} {theirs}", tmp_path)
+    go("go build -o /dev/null .", theirs)
 
 
 def test_it_is_tested_without_python_and_says_what_it_skips(go: Callable[..., str], tmp_path: Path) -> None:

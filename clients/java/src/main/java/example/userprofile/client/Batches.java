@@ -5,11 +5,13 @@ import java.util.ArrayList;
 import java.util.Deque;
 import java.util.Iterator;
 import java.util.List;
-import java.util.NoSuchElementException;
+import java.util.Spliterator;
+import java.util.function.Consumer;
 import java.util.function.Function;
+import org.jspecify.annotations.Nullable;
 
 /** Splits any number of usernames into batches, with the calls of a few in flight. */
-final class Batches implements Iterator<Batch>, AutoCloseable {
+final class Batches implements Spliterator<Batch>, AutoCloseable {
 
   /** How many usernames the server accepts in one call. */
   private static final int SIZE = 100;
@@ -27,12 +29,7 @@ final class Batches implements Iterator<Batch>, AutoCloseable {
   }
 
   @Override
-  public boolean hasNext() {
-    return !inFlight.isEmpty() || usernames.hasNext();
-  }
-
-  @Override
-  public Batch next() {
+  public boolean tryAdvance(Consumer<? super Batch> action) {
     while (inFlight.size() < IN_FLIGHT && usernames.hasNext()) {
       var batch = new ArrayList<String>();
       while (batch.size() < SIZE && usernames.hasNext()) {
@@ -41,9 +38,26 @@ final class Batches implements Iterator<Batch>, AutoCloseable {
       inFlight.add(start.apply(batch));
     }
     if (inFlight.isEmpty()) {
-      throw new NoSuchElementException();
+      return false;
     }
-    return inFlight.remove();
+    action.accept(inFlight.remove());
+    return true;
+  }
+
+  /** Doesn't split: a parallel stream would begin the calls of all that it splits off. */
+  @Override
+  public @Nullable Spliterator<Batch> trySplit() {
+    return null;
+  }
+
+  @Override
+  public long estimateSize() {
+    return Long.MAX_VALUE; // unknown
+  }
+
+  @Override
+  public int characteristics() {
+    return ORDERED | NONNULL;
   }
 
   /** Cancels the calls in flight. */

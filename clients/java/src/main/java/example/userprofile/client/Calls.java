@@ -27,8 +27,7 @@ record Calls(
   }
 
   /** Begins a call; a supplier of tokens runs here, in the calling thread. */
-  Call begin(Connections connections, RequestOptions options) {
-    Connection connection = connections.next();
+  Call begin(Connections connections, Connection connection, RequestOptions options) {
     var headers = new Metadata();
     headers.merge(metadata);
     headers.merge(options.metadata);
@@ -47,7 +46,9 @@ record Calls(
         Objects.requireNonNullElse(options.waitForReady, waitForReady),
         requestId,
         headers,
-        token == null ? null : new BearerToken(token.get()));
+        token == null
+            ? null
+            : new BearerToken(Objects.requireNonNull(token.get(), "the supplier's token is null")));
   }
 
   /** Throws IllegalArgumentException for a timeout of zero, or of more than a day. */

@@ -2,6 +2,7 @@ package example.userprofile.client;
 
 import io.grpc.Channel;
 import io.grpc.ConnectivityState;
+import io.grpc.Context;
 import io.grpc.ManagedChannel;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
@@ -21,6 +22,7 @@ record Connection(ManagedChannel channel, Channel calls) {
   /** Returns gRPC's last connection error, if no server can be reached now. */
   Optional<StatusRuntimeException> connectionError() {
     if (channel.getState(false) == ConnectivityState.TRANSIENT_FAILURE) {
+      Context callers = Context.ROOT.attach(); // the caller's deadline has passed
       try { // In this state, gRPC fails the call at once and sends nothing.
         var unused =
             HealthGrpc.newBlockingStub(channel)
@@ -30,6 +32,8 @@ record Connection(ManagedChannel channel, Channel calls) {
         if (refusal.getStatus().getCode() == Status.Code.UNAVAILABLE) {
           return Optional.of(refusal);
         }
+      } finally {
+        Context.ROOT.detach(callers);
       }
     }
     return Optional.empty();

@@ -2,6 +2,7 @@ package example.userprofile.client;
 
 import io.grpc.Status;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Optional;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
@@ -53,8 +54,10 @@ final class Gateway {
     }
     if (status.getCode() == Status.Code.UNAVAILABLE && status.getCause() != null) {
       // gRPC's description is only "io exception"; the cause has the rest.
-      return Optional.of(
-          status.withDescription(description + ": " + status.getCause().getMessage()));
+      Throwable cause = status.getCause();
+      String seen =
+          Objects.requireNonNullElse(cause.getMessage(), cause.getClass().getSimpleName());
+      return Optional.of(status.withDescription(description + ": " + seen));
     }
     return Optional.empty();
   }

@@ -16,8 +16,6 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.Spliterator;
-import java.util.Spliterators;
 import java.util.function.Supplier;
 import java.util.stream.Stream;
 import java.util.stream.StreamSupport;
@@ -80,7 +78,7 @@ public final class UserProfileClient implements AutoCloseable {
    * @throws UserProfileException if the call fails, or there is no such user
    */
   public User getUser(String username, RequestOptions options) {
-    Call call = calls.begin(connections, options);
+    Call call = calls.begin(connections, connections.next(), options);
     Usernames.problem(username)
         .ifPresent(
             problem -> {
@@ -154,9 +152,8 @@ public final class UserProfileClient implements AutoCloseable {
   public Map<String, UserResult> getUsers(Collection<String> usernames, RequestOptions options) {
     var results = new LinkedHashMap<String, UserResult>();
     try (var batches = batches(new LinkedHashSet<>(usernames).iterator(), options)) {
-      while (batches.hasNext()) {
-        batches.next().results().forEach(it -> results.put(it.getKey(), it.getValue()));
-      }
+      batches.forEachRemaining(
+          batch -> batch.results().forEach(it -> results.put(it.getKey(), it.getValue())));
     }
     return Collections.unmodifiableMap(results);
   }
@@ -183,8 +180,7 @@ public final class UserProfileClient implements AutoCloseable {
   public Stream<Map.Entry<String, UserResult>> streamUsers(
       Stream<String> usernames, RequestOptions options) {
     Batches batches = batches(usernames.iterator(), options);
-    var all = Spliterators.spliteratorUnknownSize(batches, Spliterator.ORDERED);
-    return StreamSupport.stream(all, false)
+    return StreamSupport.stream(batches, false)
         .flatMap(Batch::resultsOrFailure)
         .onClose(batches::close)
         .onClose(usernames::close);
@@ -211,18 +207,16 @@ public final class UserProfileClient implements AutoCloseable {
   public boolean checkHealth(RequestOptions options) {
     // Not over the connections for calls: with health checking they lead to no server that isn't
     // serving.
-    connections.checkOpen();
-    var alone = new Connections(List.of(single.get()));
+    return connections.alone(single, connection -> checkHealth(connection, options));
+  }
+
+  private boolean checkHealth(Connection connection, RequestOptions options) {
+    Call call = calls.withoutWaiting().begin(connections, connection, options);
     try {
-      Call call = calls.withoutWaiting().begin(alone, options);
-      var stub = call.on(HealthGrpc.newBlockingStub(call.connection().calls()));
-      try {
-        return stub.check(CHECK).getStatus() == ServingStatus.SERVING;
-      } catch (StatusRuntimeException error) {
-        throw call.failed(error);
-      }
-    } finally {
-      alone.close();
+      var stub = call.on(HealthGrpc.newBlockingStub(connection.calls()));
+      return stub.check(CHECK).getStatus() == ServingStatus.SERVING;
+    } catch (StatusRuntimeException error) {
+      throw call.failed(error);
     }
   }
 
@@ -238,6 +232,6 @@ public final class UserProfileClient implements AutoCloseable {
   private Batches batches(Iterator<String> usernames, RequestOptions options) {
     return new Batches(
         usernames,
-        batch -> new Batch(batch, calls.begin(connections, options), options));
+        batch -> new Batch(batch, calls.begin(connections, connections.next(), options), options));
   }
 }

@@ -11,7 +11,6 @@ import io.grpc.TlsChannelCredentials;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
-import java.util.Collections;
 import java.util.List;
 import java.util.Objects;
 import java.util.concurrent.TimeUnit;
@@ -136,7 +135,7 @@ public final class UserProfileClientBuilder {
     if (this.token != null) {
       throw new IllegalArgumentException("set one token, one supplier or one token file");
     }
-    this.token = token;
+    this.token = Objects.requireNonNull(token, "token");
     return this;
   }
 
@@ -182,7 +181,7 @@ public final class UserProfileClientBuilder {
    * @return this builder
    */
   public UserProfileClientBuilder intercept(ClientInterceptor... interceptors) {
-    Collections.addAll(this.interceptors, interceptors);
+    this.interceptors.addAll(List.of(interceptors));
     return this;
   }
 

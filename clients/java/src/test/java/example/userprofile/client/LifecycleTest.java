@@ -87,6 +87,21 @@ class LifecycleTest {
   }
 
   @Test
+  void closingEndsHealthChecks() throws Exception {
+    try (var silent = new ServerSocket(0, 50, InetAddress.getLoopbackAddress())) {
+      var client = plaintext("127.0.0.1:" + silent.getLocalPort()).build();
+      var check = CompletableFuture.supplyAsync(client::checkHealth);
+      try (var connection = silent.accept()) {
+        client.close();
+
+        var error = assertThrows(CompletionException.class, check::join);
+        var failure = assertInstanceOf(UserProfileException.class, error.getCause()).failure();
+        assertEquals("The client was closed.", failure.message(), connection::toString);
+      }
+    }
+  }
+
+  @Test
   void aCallThatItsCallerCancelsIsNotRefused() throws Exception {
     var received = new CountDownLatch(2);
     TestServer.Handler never = (request, observer) -> received.countDown();

@@ -108,4 +108,16 @@ class ManyUsersTest {
       assertTrue(taken.get() <= 600, () -> taken + " usernames taken");
     }
   }
+
+  @Test
+  void aParallelStreamTakesNoMore() throws IOException {
+    var taken = new AtomicInteger();
+    var endless = Stream.generate(() -> "user" + taken.getAndIncrement());
+    try (var server = new TestServer(TestServer::found);
+        var client = plaintext(server.target()).build();
+        var results = client.streamUsers(endless).parallel()) {
+      assertEquals("user0", results.findFirst().orElseThrow().getKey());
+      assertTrue(taken.get() <= 600, () -> taken + " usernames taken");
+    }
+  }
 }

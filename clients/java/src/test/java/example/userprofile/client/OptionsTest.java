@@ -28,6 +28,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Supplier;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -126,6 +127,20 @@ class OptionsTest {
         var client = plaintext(server.target()).token(OptionsTest::noToken).build()) {
       var error = assertThrows(IllegalStateException.class, () -> client.getUser("johndoe"));
       assertEquals("no token", error.getMessage());
+      assertTrue(server.calls.isEmpty(), "the call reached the server");
+    }
+  }
+
+  @Test
+  @SuppressWarnings("NullAway") // callers may not have it
+  void nullIsNoTokenAndNoInterceptor() throws IOException {
+    var builder = plaintext("localhost:1");
+    assertThrows(NullPointerException.class, () -> builder.token((Supplier<String>) null));
+    assertThrows(NullPointerException.class, () -> builder.intercept((ClientInterceptor) null));
+    try (var server = new TestServer(TestServer::found);
+        var client = plaintext(server.target()).token(() -> null).build()) {
+      var error = assertThrows(NullPointerException.class, () -> client.getUser("johndoe"));
+      assertEquals("the supplier's token is null", error.getMessage());
       assertTrue(server.calls.isEmpty(), "the call reached the server");
     }
   }

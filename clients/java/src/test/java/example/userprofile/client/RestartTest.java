@@ -6,11 +6,13 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static example.userprofile.client.Environment.plaintext;
 
+import io.grpc.Context;
 import io.grpc.NameResolverRegistry;
 import io.grpc.Status;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.ServerSocket;
+import java.nio.channels.ClosedChannelException;
 import java.time.Duration;
 import java.util.List;
 import java.util.Optional;
@@ -98,6 +100,26 @@ class RestartTest {
   }
 
   @Test
+  void aServiceThatIsNotThereIsSaidToBeSoByTheDeadlineOfTheContextToo() throws Exception {
+    String target;
+    try (var server = new TestServer(TestServer::found)) {
+      target = server.target();
+    }
+    var timers = Executors.newSingleThreadScheduledExecutor();
+    try (var client = plaintext(target).waitForReady(false).build();
+        var context = Context.current().withDeadlineAfter(400, TimeUnit.MILLISECONDS, timers)) {
+      var failure =
+          assertThrows(
+                  UserProfileException.class, () -> context.call(() -> client.getUser("johndoe")))
+              .failure();
+      assertEquals(Status.Code.UNAVAILABLE, failure.code());
+      assertTrue(failure.message().contains("refused"), failure::message);
+    } finally {
+      timers.shutdownNow();
+    }
+  }
+
+  @Test
   void aServiceThatIsNotThereIsNotHammered() throws Exception {
     var threads = Executors.newFixedThreadPool(20);
     var done = new AtomicBoolean();
@@ -168,6 +190,17 @@ class RestartTest {
     } finally {
       threads.shutdown();
     }
+  }
+
+  @Test
+  void aConnectionErrorWithoutATextIsNotNull() {
+    var closed =
+        Status.UNAVAILABLE
+            .withDescription("io exception")
+            .withCause(new ClosedChannelException())
+            .asRuntimeException();
+    var failure = Failures.from(closed, Environment.call("id"));
+    assertEquals("io exception: ClosedChannelException", failure.message());
   }
 
   @ParameterizedTest

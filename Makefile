@@ -134,8 +134,8 @@ release: setup $(BUF) $(GOOGLEAPIS) $(NODE_CLIENT) ## Build what is released, fo
 	@cd clients/node && npm pack --silent --pack-destination ../../$(RELEASE) >../../build/release.log
 	@cd clients/go && go generate .
 	@$(BIN)/python tools/go_module.py $(RELEASE)/goproxy >build/release.log
-	@cd clients/java && mvn --batch-mode --quiet package -Dmaven.test.skip
-	@cp clients/java/target/userprofile-client-$(VERSION).jar $(RELEASE)
+	@cd clients/java && mvn --batch-mode --quiet --activate-profiles release clean package -Dmaven.test.skip
+	@cp clients/java/target/userprofile-client-$(VERSION).jar clients/java/target/userprofile-client-$(VERSION)-*.jar $(RELEASE)
 	@cp clients/java/pom.xml $(RELEASE)/userprofile-client-$(VERSION).pom
 	@cd $(RELEASE) && find * -type f | LC_ALL=C sort | xargs sha256sum >SHA256SUMS && cat SHA256SUMS
 

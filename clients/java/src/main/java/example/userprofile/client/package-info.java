@@ -1,4 +1,8 @@
-/** Client of a userprofile service; begin with {@link UserProfileClient}. */
+/**
+ * Client of a userprofile service; begin with {@link UserProfileClient}.
+ *
+ * @serial exclude
+ */
 @NullMarked
 package example.userprofile.client;
 

@@ -1,5 +1,6 @@
 """Certificates and keys for tests: good ones, and those of all kinds that people give by mistake."""
 
+import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -40,6 +41,8 @@ class MadeFiles:
         encrypted = serialization.BestAvailableEncryption(PASSWORD)
         damaged = ca.replace(ca.splitlines()[2], b"A" * 64)
         body = b"".join(ca.splitlines()[1:-1])
+        der = x509.load_pem_x509_certificate(ca).public_bytes(DER)
+        first_version = ssl.DER_cert_to_PEM_cert(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x00", 1))
         for name, content in {
             "ca.pem": ca,
             "own.pem": leaf,
@@ -60,7 +63,7 @@ class MadeFiles:
             "blank": b" \r\n\n",
             "garbage": b"\x93garbage\x00" * 20,
             "text": b"see the wiki for our certificate\n",
-            "ca.der": x509.load_pem_x509_certificate(ca).public_bytes(DER),
+            "ca.der": der,
             "own.key.der": loaded.private_bytes(DER, private.PKCS8, serialization.NoEncryption()),
             "utf16.pem": ca.decode().encode("utf-16"),
             "utf16le.pem": ca.decode().encode("utf-16-le"),
@@ -74,6 +77,7 @@ class MadeFiles:
             "indented.pem": b"".join(b"  " + line for line in ca.splitlines(keepends=True)),
             "damaged.pem": damaged,
             "second damaged.pem": ca + damaged,
+            "extensions in version 1.pem": first_version.encode() + ca,  # gRPC would trust neither, and say nothing
             "not base64.pem": b"-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n",
             "damaged.key": key.replace(key.splitlines()[1], b"A" * 64),
             "encrypted.key": loaded.private_bytes(PEM, private.PKCS8, encrypted),
@@ -153,6 +157,7 @@ BAD_AUTHORITIES = {
     "indented.pem": "it is damaged",
     "damaged.pem": "the certificate in it is damaged",
     "second damaged.pem": "certificate 2 of 2 in it is damaged",
+    "extensions in version 1.pem": "a certificate in it has dates or a version in a form that isn't that of RFC 5280",
     "not base64.pem": "the certificate in it is damaged",
     "own.key": "it holds a private key, not a certificate",
     "encrypted.key": "it holds a private key, not a certificate",

@@ -317,6 +317,8 @@ class TestCertificates:
             ((), "token:names"),
             (("token:names",), None),
             (("names.example.org\0.evil.example",), None),
+            pytest.param(("names.example.org\0" + "e" * 66_000,), None, id="a NUL in 66,000 characters"),
+            pytest.param(("a" * 2049,), None, id="2,049 characters"),
             (("spiffe://example.org/names\0",), None),
             (("names.example.org\nWARNING a line of its own",), None),
             (("spiffe://example.org/names more",), None),

@@ -42,6 +42,12 @@ _KEYS_OF_GRPC = (
 """RSA, P-256 and P-384 (RFC 3279, 2.3; RFC 5480, 2.1.1). Of others gRPC's BoringSSL verifies no signature in a
 handshake, or can't read them at all: with a certificate for such a key every handshake would fail."""
 
+_V1, _V2, _V3 = b"", bytes.fromhex("020101"), bytes.fromhex("020102")
+"""A certificate's version (RFC 5280, 4.1.2.1), as DER has it. The first isn't written."""
+
+_KEY_USAGE = bytes.fromhex("551d0f")
+_DIGITAL_SIGNATURE = 0x80
+
 _AUTHORITIES = "certificate authorities"
 _CERTIFICATE = "a certificate"
 _KEY = "a private key"
@@ -136,6 +142,8 @@ def read_identity(certificate: Path | str, key: Path | str, *, for_grpc: bool = 
         _refuse(certificate, _CERTIFICATE, problem)
     if for_grpc and not own.key.startswith(_KEYS_OF_GRPC):
         _refuse(certificate, _CERTIFICATE, "gRPC can't use a key of its kind; use RSA, or EC with P-256 or P-384")
+    if for_grpc and not own.may_sign:
+        _refuse(certificate, _CERTIFICATE, "its key usage lacks digitalSignature, without which gRPC can't use it")
     return Identity(chain, key_content, own.not_after)
 
 
@@ -143,7 +151,7 @@ def expiry(certificate: bytes) -> datetime:
     """Returns when a certificate in PEM expires.
 
     Raises:
-        ValueError: it isn't a certificate, or has a time in a form that isn't that of RFC 5280.
+        ValueError: it isn't a certificate of the form of RFC 5280.
     """
     try:
         return _parse(ssl.PEM_cert_to_DER_cert(certificate.decode("ascii")), is_authority=False).not_after
@@ -164,6 +172,18 @@ class _Certificate(NamedTuple):
     not_after: datetime
     key: bytes
     """The kind of its key, as DER has it: the beginning of an AlgorithmIdentifier."""
+    extensions: bytes
+
+    @property
+    def may_sign(self) -> bool:
+        """Whether the key may be used for signatures, those of handshakes too (RFC 5280, 4.2.1.3)."""
+        for _, extensions in _elements(self.extensions):
+            for _, extension in _elements(extensions):
+                (_, identifier), *_critical, (_, value) = _elements(extension)
+                if identifier == _KEY_USAGE:
+                    usage = value[3:4]  # a BIT STRING: tag, length, number of unused bits, the bits
+                    return usage != b"" and bool(usage[0] & _DIGITAL_SIGNATURE)
+        return True
 
     def problem(self, now: datetime) -> str | None:
         """Returns why the certificate can't be used now, None if it can."""
@@ -270,7 +290,7 @@ def _certificates(path: Path | str, content: bytes, purpose: str) -> list[_Certi
         contents = dict.fromkeys(base64.b64decode(body) for body, _ in found)  # bundles have duplicates
         return [_parse(content, is_authority=content in authorities) for content in contents]
     except (ValueError, IndexError):
-        _refuse(path, purpose, "a certificate in it has dates in a form that isn't that of RFC 5280")
+        _refuse(path, purpose, "a certificate in it has dates or a version in a form that isn't that of RFC 5280")
 
 
 def _check_key(path: Path | str, content: bytes) -> None:
@@ -306,11 +326,17 @@ def _parse(der: bytes, *, is_authority: bool) -> _Certificate:
     """Parses certificate fields (RFC 5280, 4.1) that `ssl` doesn't expose. OpenSSL has accepted `der` before."""
     _, certificate = next(_elements(der))
     _, to_be_signed = next(_elements(certificate))
-    fields = [content for tag, content in _elements(to_be_signed) if tag != 0xA0]  # a version stands in v2 and v3 only
+    elements = list(_elements(to_be_signed))
+    version = next((content for tag, content in elements if tag == 0xA0), _V1)
+    extensions = next((content for tag, content in elements if tag == 0xA3), b"")
+    # OpenSSL takes others. gRPC's BoringSSL doesn't, and without a word leaves out all that follow in the file.
+    if version != _V3 and (extensions or version not in (_V1, _V2)):
+        raise ValueError("only version 3 has extensions, and none is higher")
+    fields = [content for tag, content in elements if tag != 0xA0]
     _serial, _algorithm, issuer, validity, subject, public_key = fields[:6]
     not_before, not_after = (_time(tag, content) for tag, content in _elements(validity))
     _, key = next(_elements(public_key))
-    return _Certificate(is_authority, issuer == subject, not_before, not_after, key)
+    return _Certificate(is_authority, issuer == subject, not_before, not_after, key, extensions)
 
 
 def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
@@ -119,6 +120,26 @@ def test_a_key_with_which_each_handshake_of_grpc_would_fail_is_refused(
         with raises(CertificateError, match="gRPC can't use a key of its kind; use RSA, or EC with P-256 or P-384"):
             read_identity(tmp_path / "own.pem", tmp_path / "own.key")
     assert read_identity(tmp_path / "own.pem", tmp_path / "own.key", for_grpc=False).key == issued.key
+
+
+@pytest.mark.parametrize("key", [rsa.generate_private_key(65537, 2048), None], ids=["RSA", "EC"])
+def test_a_certificate_that_is_not_for_signatures_is_refused(
+    tmp_path: Path, key: CertificateIssuerPrivateKeyTypes | None
+) -> None:
+    """A server would go on with the one before, and say that the new one is in use."""
+    flags = dict.fromkeys(
+        ("content_commitment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign"), False
+    )
+    for signs in (True, False):
+        usage = x509.KeyUsage(signs, key_encipherment=True, encipher_only=False, decipher_only=False, **flags)
+        issued = Authority().issue("localhost", key=key, usage=usage)
+        issued.write(tmp_path, "own")
+        assert read_identity(tmp_path / "own.pem", tmp_path / "own.key", for_grpc=False).key == issued.key
+        if signs:
+            assert read_identity(tmp_path / "own.pem", tmp_path / "own.key").key == issued.key
+        else:
+            with raises(CertificateError, match="its key usage lacks digitalSignature"):
+                read_identity(tmp_path / "own.pem", tmp_path / "own.key")
 
 
 def test_a_pair_that_is_replaced_while_it_is_read_is_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

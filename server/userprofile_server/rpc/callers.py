@@ -32,10 +32,11 @@ class _Certificate(NamedTuple):
 _UNKNOWN = "the token is not known"
 _DOTS_OF_JWT = 2
 _MOST_REMEMBERED = 1000
-"""A bound for the memory of the cache: a certificate may have 16 KB."""
+"""A bound for the memory of the cache: a certificate has a few KB, 140 KB at most."""
 
-_NAME = re.compile(rb"[!-~]+")
-"""The characters of URIs and DNS names in certificates (RFC 5280, 4.2.1.6). They are also safe in a log line."""
+_NAME = re.compile(rb"[!-~]{1,2048}")
+"""The characters of URIs and DNS names in certificates (RFC 5280, 4.2.1.6), as many as a SPIFFE ID may have. They are
+also safe in a log line."""
 
 
 def _nobody(_token: str) -> None:
@@ -144,7 +145,7 @@ def _principal_in(certificate: Mapping[str, Sequence[bytes]], pem: bytes) -> str
     if others or len(uris) > 1 or not _NAME.fullmatch(name):
         return None
     # gRPC cuts names off at the first NUL, so that `web.example\0.evil` would pass for `web.example`.
-    whole = rb"[\x82\x86].{1,3}" + re.escape(name) + rb"\0"  # tag, length, name (RFC 5280, 4.2.1.6)
+    whole = rb"[\x82\x86].{1,5}" + re.escape(name) + rb"\0"  # tag, length, name (RFC 5280, 4.2.1.6)
     if re.search(whole, ssl.PEM_cert_to_DER_cert(pem.decode()), re.DOTALL):
         return None
     return name.decode() if uris else f"dns:{name.decode().lower()}"

@@ -1,5 +1,6 @@
 """Listeners with TLS and mutual TLS, and certificates that are replaced while the server runs."""
 
+import logging
 import socket
 import ssl
 import threading
@@ -308,6 +309,27 @@ class TestNewFiles:
             with ThreadPoolExecutor(8) as pool:
                 assert len(set(pool.map(serial_shown, [address] * 8))) == 1
         assert overlaps == [False] * 8
+
+    def test_what_changes_while_handshakes_wait_counts_for_them(
+        self,
+        authority: Authority,
+        user_store_url: str,
+        files: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """As when the pair and the clients' authorities are replaced: they wait once, and none has the old ones."""
+        new = authority.issue("localhost")
+
+        def wait() -> None:
+            new.write(files, "server")
+            eventually(lambda: caplog.text.count("89 days left") == 2, "it is in use")
+
+        monkeypatch.setattr(credentials, "_RENEW_SECONDS", 0.0)
+        monkeypatch.setattr(credentials, "_let_handshakes_begin", wait)
+        caplog.set_level(logging.INFO)
+        with UserProfileServer(settings_for(user_store_url, **given(files, "tls://127.0.0.1:0"))) as listening:
+            assert serial_shown(listening.removeprefix("tls://")) == serial_of(new)
 
 
 class Later:

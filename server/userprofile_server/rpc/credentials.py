@@ -28,8 +28,8 @@ def server_credentials(certificates: Certificates, *, mutual: bool) -> grpc.Serv
         now = time.monotonic()
         if certificates.current is shown and now - renewed_at < _RENEW_SECONDS:
             return None
-        shown, renewed_at = certificates.current, now
         _let_handshakes_begin()
+        shown, renewed_at = certificates.current, now  # another file may have changed meanwhile
         return _configuration(shown, mutual)
 
     return grpc.dynamic_ssl_server_credentials(

@@ -198,7 +198,8 @@ def workers(rounds: int, seconds: float, stores: Sequence[str]) -> None:
 def processes(rounds: int, seconds: float, stores: Sequence[str]) -> None:
     """Compare two processes with one, on all cores, and on Couchbase with FastAPI on two workers."""
     for store in stores:
-        contenders = [ours_of(ROOT, f"--processes {count}", store, "--processes", str(count)) for count in (1, 2)]
+        flags = ("--processes", "1"), ("--processes", "2"), ("--processes", "2", "--pinning", "auto")
+        contenders = [ours_of(ROOT, " ".join(each), store, *each) for each in flags]
         if store == FASTAPI_TWICE.store:
             contenders.append(FASTAPI_TWICE)
         rows: dict[str, list[tuple[float, float, float]]] = {each.name: [] for each in contenders}

@@ -39,6 +39,6 @@ if __name__ == "__main__":
     config = functools.partial(uvicorn.Config, log_level="warning", access_log=False, **quick)
     if "--two" in sys.argv:
         of_two = config("bench.servers.fastapi_server:app", workers=2)
-        Multiprocess(of_two, target=uvicorn.Server(of_two).run, sockets=[listener]).run()
+        Multiprocess(of_two, sockets=[listener]).run()
     else:
         uvicorn.Server(config(app)).run(sockets=[listener])

@@ -35,10 +35,9 @@ if __name__ == "__main__":
     listener = socket.create_server(("127.0.0.1", 0))
     print(f"listening on 127.0.0.1:{listener.getsockname()[1]}", flush=True)
     # Tuned: the defaults of `uvicorn[standard]`, explicit so that missing packages are an error.
-    quick: dict[str, Any] = {"loop": "uvloop", "http": "httptools"} if TUNED else {}
-    config = functools.partial(uvicorn.Config, log_level="warning", access_log=False, **quick)
+    quick = {"loop": "uvloop", "http": "httptools"} if TUNED else {}
+    settings: dict[str, Any] = {"log_level": "warning", "access_log": False, **quick}
     if "--two" in sys.argv:
-        of_two = config("bench.servers.fastapi_server:app", workers=2)
-        Multiprocess(of_two, sockets=[listener]).run()
+        Multiprocess(uvicorn.Config("bench.servers.fastapi_server:app", workers=2, **settings), [listener]).run()
     else:
-        uvicorn.Server(config(app)).run(sockets=[listener])
+        uvicorn.Server(uvicorn.Config(app, **settings)).run([listener])

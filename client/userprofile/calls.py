@@ -140,11 +140,8 @@ class CallFactory:
 
     def timeout_of(self, timeout: float | None, context: ServingContext | None) -> float:
         """Returns the seconds that a call with these options may take from now. Raises ValueError like `begin`."""
-        if timeout is None:
-            timeout = self._timeout
-        elif (
-            not (timeout := _seconds(timeout)) <= MAX_TIMEOUT
-        ):  # also infinity and NaN; zero or less means that the deadline has passed
+        timeout = self._timeout if timeout is None else _seconds(timeout)
+        if not timeout <= MAX_TIMEOUT:  # also infinity and NaN; zero or less means that the deadline has passed
             raise ValueError(f"a timeout is at most a day ({MAX_TIMEOUT} s), not {timeout}")
         remaining = None if context is None else context.time_remaining()
         return timeout if remaining is None else min(timeout, remaining)

@@ -44,7 +44,7 @@ class Authority:
         not_after: timedelta = 90 * DAY,
         common_name: str | None = None,
         key: CertificateIssuerPrivateKeyTypes | None = None,
-        usage: x509.KeyUsage | None = None,
+        more: Sequence[x509.ExtensionType] = (),
     ) -> Issued:
         """Issues a certificate for DNS names and URIs, valid from now + `not_before` to now + `not_after`."""
         key = key or ec.generate_private_key(ec.SECP256R1())
@@ -55,8 +55,8 @@ class Authority:
                 x509.UniformResourceIdentifier(name) if ":" in name else x509.DNSName(name) for name in names
             ]
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=not common_name)
-        if usage is not None:
-            builder = builder.add_extension(usage, critical=True)
+        for extension in more:
+            builder = builder.add_extension(extension, critical=True)
         return Issued(
             builder.sign(self._key, hashes.SHA256()).public_bytes(PEM),
             key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),

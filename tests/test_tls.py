@@ -15,6 +15,7 @@ import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from tests.authority import DAY, Authority, Issued
@@ -231,12 +232,26 @@ class TestNewFiles:
             eventually(lambda: server.stderr.count(line) == 2, lambda: server.stderr)
             assert server.stderr.count("stays in use") == 1
 
-    def test_a_key_that_grpc_cannot_use_changes_nothing(
-        self, authority: Authority, user_store_url: str, files: Path, caplog: pytest.LogCaptureFixture
+    @pytest.mark.parametrize(
+        ("differently", "says"),
+        [
+            ({"key": ec.generate_private_key(ec.SECP521R1())}, "gRPC can't use a key of its kind"),
+            ({"more": [x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])]}, "it isn't one for a server"),
+        ],
+        ids=["key", "purpose"],
+    )
+    def test_a_certificate_with_which_each_handshake_would_fail_changes_nothing(
+        self,
+        authority: Authority,
+        user_store_url: str,
+        files: Path,
+        caplog: pytest.LogCaptureFixture,
+        differently: dict[str, Any],
+        says: str,
     ) -> None:
         with UserProfileServer(settings_for(user_store_url, **given(files, "tls://127.0.0.1:0"))) as address:
-            authority.issue("localhost", key=ec.generate_private_key(ec.SECP521R1())).write(files, "server")
-            eventually(lambda: "gRPC can't use a key of its kind" in caplog.text, "it is said")
+            authority.issue("localhost", **differently).write(files, "server")
+            eventually(lambda: says in caplog.text, "it is said")
             with authority.channel(address.removeprefix("tls://")) as channel:
                 assert name_from(channel) == "John Doe"
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 _MAX_BYTES = 16 * 1024 * 1024
 """Far more than any bundle: Mozilla's, with all CAs that browsers trust, has 0.2 MB."""
@@ -45,8 +45,16 @@ handshake, or can't read them at all: with a certificate for such a key every ha
 _V1, _V2, _V3 = b"", bytes.fromhex("020101"), bytes.fromhex("020102")
 """A certificate's version (RFC 5280, 4.1.2.1), as DER has it. The first isn't written."""
 
-_KEY_USAGE = bytes.fromhex("551d0f")
+Role = Literal["server", "client"]
+
+_KEY_USAGE, _EXTENDED_KEY_USAGE = bytes.fromhex("551d0f"), bytes.fromhex("551d25")
 _DIGITAL_SIGNATURE = 0x80
+_ANY_PURPOSE = bytes.fromhex("551d2500")
+_PURPOSES: dict[Role, bytes] = {
+    "server": bytes.fromhex("2b06010505070301"),
+    "client": bytes.fromhex("2b06010505070302"),
+}
+"""What certificates are for (RFC 5280, 4.2.1.12): serverAuth and clientAuth."""
 
 _AUTHORITIES = "certificate authorities"
 _CERTIFICATE = "a certificate"
@@ -110,10 +118,13 @@ def read_authorities(path: Path | str) -> Authorities:
     return Authorities(content, len(valid), expired, min(certificate.not_after for certificate in valid))
 
 
-def read_identity(certificate: Path | str, key: Path | str, *, for_grpc: bool = True) -> Identity:
+def read_identity(
+    certificate: Path | str, key: Path | str, *, role: Role | None = None, for_grpc: bool = True
+) -> Identity:
     """Reads the PEM files of a certificate (or a chain, the certificate itself first) and of its private key.
 
-    Both may be the same file. With `for_grpc`, the key has to be of a kind that gRPC can use.
+    Both may be the same file. With `role`, the certificate has to be for this end of a connection; with `for_grpc`, of
+    a kind that gRPC can use.
 
     Raises:
         CertificateError: a file isn't what it should be, the key doesn't match the certificate, can't be used, or the
@@ -140,6 +151,8 @@ def read_identity(certificate: Path | str, key: Path | str, *, for_grpc: bool = 
     problem = own.problem(datetime.now(UTC))
     if problem is not None:
         _refuse(certificate, _CERTIFICATE, problem)
+    if role is not None and not own.is_for(role):
+        _refuse(certificate, _CERTIFICATE, f"its extended key usage lacks {role}Auth, so it isn't one for a {role}")
     if for_grpc and not own.key.startswith(_KEYS_OF_GRPC):
         _refuse(certificate, _CERTIFICATE, "gRPC can't use a key of its kind; use RSA, or EC with P-256 or P-384")
     if for_grpc and not own.may_sign:
@@ -177,13 +190,27 @@ class _Certificate(NamedTuple):
     @property
     def may_sign(self) -> bool:
         """Whether the key may be used for signatures, those of handshakes too (RFC 5280, 4.2.1.3)."""
+        usage = self._extension(_KEY_USAGE)
+        if usage is None:
+            return True
+        bits = usage[3:]  # of a BIT STRING: tag, length, number of unused bits, the bits
+        return bits != b"" and bool(bits[0] & _DIGITAL_SIGNATURE)
+
+    def is_for(self, role: Role) -> bool:
+        """Whether the certificate may be used at this end of a connection."""
+        usage = self._extension(_EXTENDED_KEY_USAGE)
+        if usage is None:
+            return True
+        purposes = [purpose for _, purposes in _elements(usage) for _, purpose in _elements(purposes)]
+        return _PURPOSES[role] in purposes or _ANY_PURPOSE in purposes
+
+    def _extension(self, identifier: bytes) -> bytes | None:
         for _, extensions in _elements(self.extensions):
             for _, extension in _elements(extensions):
-                (_, identifier), *_critical, (_, value) = _elements(extension)
-                if identifier == _KEY_USAGE:
-                    usage = value[3:4]  # a BIT STRING: tag, length, number of unused bits, the bits
-                    return usage != b"" and bool(usage[0] & _DIGITAL_SIGNATURE)
-        return True
+                (_, found), *_critical, (_, value) = _elements(extension)
+                if found == identifier:
+                    return value
+        return None
 
     def problem(self, now: datetime) -> str | None:
         """Returns why the certificate can't be used now, None if it can."""

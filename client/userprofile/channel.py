@@ -149,7 +149,7 @@ def _read(tls: TLS) -> tuple[bytes | None, Identity | None]:
         return ca, None
     if tls.certificate is None or tls.key is None:
         raise ValueError("a client certificate needs its key, and a key its certificate")
-    return ca, read_identity(tls.certificate, tls.key)
+    return ca, read_identity(tls.certificate, tls.key, role="client")
 
 
 def _credentials(ca: bytes | None, own: Identity | None) -> grpc.ChannelCredentials:

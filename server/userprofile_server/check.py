@@ -45,7 +45,7 @@ def check(settings: CheckSettings, *, full: bool = False) -> Iterator[str]:
 def _look_at_files(settings: CheckSettings) -> Iterator[str]:
     tls, callers, jwt = settings.tls, settings.callers, settings.jwt
     if tls.certificate is not None and tls.key is not None:
-        yield f"{tls.certificate}: {time_left(read_identity(tls.certificate, tls.key).not_after)}"
+        yield f"{tls.certificate}: {time_left(read_identity(tls.certificate, tls.key, role='server').not_after)}"
     if tls.client_ca is not None:
         yield f"{tls.client_ca}: {time_left(read_authorities(tls.client_ca).not_after)}"
     if callers.tokens is not None:

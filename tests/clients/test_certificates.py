@@ -13,6 +13,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.authority import Authority
 from tests.canary import guard, raises
@@ -21,7 +22,7 @@ from tests.clients.twins import MakeClient
 from tests.fork_server import BIN
 from tests.support import WAIT
 from userprofile import TLS, certificates
-from userprofile.certificates import CertificateError, expiry, read_authorities, read_identity, time_left
+from userprofile.certificates import CertificateError, Role, expiry, read_authorities, read_identity, time_left
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def test_a_certificate_that_is_not_for_signatures_is_refused(
     )
     for signs in (True, False):
         usage = x509.KeyUsage(signs, key_encipherment=True, encipher_only=False, decipher_only=False, **flags)
-        issued = Authority().issue("localhost", key=key, usage=usage)
+        issued = Authority().issue("localhost", key=key, more=[usage])
         issued.write(tmp_path, "own")
         assert read_identity(tmp_path / "own.pem", tmp_path / "own.key", for_grpc=False).key == issued.key
         if signs:
@@ -140,6 +141,43 @@ def test_a_certificate_that_is_not_for_signatures_is_refused(
         else:
             with raises(CertificateError, match="its key usage lacks digitalSignature"):
                 read_identity(tmp_path / "own.pem", tmp_path / "own.key")
+
+
+CLIENT, SERVER, ANY, CODE = (
+    ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH,
+    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE, ExtendedKeyUsageOID.CODE_SIGNING,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("purposes", "roles"),
+    [
+        ([], {"client", "server"}),
+        ([SERVER], {"server"}),
+        ([CLIENT], {"client"}),
+        ([CODE, SERVER, CLIENT], {"client", "server"}),
+        ([ANY], {"client", "server"}),
+        ([CODE], set()),
+    ],
+)
+def test_a_certificate_for_the_other_end_is_refused(
+    tmp_path: Path, purposes: list[x509.ObjectIdentifier], roles: set[Role]
+) -> None:
+    Authority().issue("localhost", more=[x509.ExtendedKeyUsage(purposes)] if purposes else []).write(tmp_path, "own")
+    role: Role
+    for role in ("client", "server"):
+        if role in roles:
+            read_identity(tmp_path / "own.pem", tmp_path / "own.key", role=role)
+        else:
+            with raises(CertificateError, match=f"its extended key usage lacks {role}Auth, so it isn't one for a"):
+                read_identity(tmp_path / "own.pem", tmp_path / "own.key", role=role)
+
+
+def test_a_client_refuses_the_certificate_of_a_server(make_client: MakeClient, tmp_path: Path) -> None:
+    """Its handshakes would fail, and only the server's standard error would say why."""
+    Authority().issue("localhost", more=[x509.ExtendedKeyUsage([SERVER])]).write(tmp_path, "own")
+    with raises(ValueError, match="its extended key usage lacks clientAuth"):
+        make_client(tls=TLS(certificate=tmp_path / "own.pem", key=tmp_path / "own.key"))
 
 
 def test_a_pair_that_is_replaced_while_it_is_read_is_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

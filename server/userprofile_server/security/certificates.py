@@ -43,7 +43,10 @@ class Certificates:
         certificate, key, client_ca = settings.certificate, settings.key, settings.client_ca
         self._certificate, self._client_ca = certificate, client_ca
         self._identity = watcher.watch(
-            f"the certificate {certificate}", [certificate, key], lambda: read_identity(certificate, key), self._renew
+            f"the certificate {certificate}",
+            [certificate, key],
+            lambda: read_identity(certificate, key, role="server"),
+            self._renew,
         )
         self._authorities = None
         if client_ca is not None:

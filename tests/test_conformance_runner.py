@@ -81,6 +81,13 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], AdapterProcess]]:
         process.kill()
 
 
+@pytest.mark.xdist_group("a group")
+def test_a_group_of_tests_stays_on_one_worker(request: pytest.FixtureRequest) -> None:
+    """Or several would build a language's adapter in the same folder at the same time."""
+    if request.config.getoption("loadgroup", False):  # in a worker of pytest-xdist
+        assert request.node.nodeid.endswith("@a group")
+
+
 def test_an_adapter_responds_and_ends(start: Callable[[str], AdapterProcess]) -> None:
     process = start(RIGHT)
     assert process.call("get_user") == {}

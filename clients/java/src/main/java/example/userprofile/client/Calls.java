@@ -1,5 +1,9 @@
 package example.userprofile.client;
 
+import static java.util.concurrent.TimeUnit.NANOSECONDS;
+
+import io.grpc.Context;
+import io.grpc.Deadline;
 import io.grpc.Metadata;
 import java.time.Duration;
 import java.util.Objects;
@@ -42,13 +46,23 @@ record Calls(
         connections,
         connection,
         target,
-        Objects.requireNonNullElse(options.timeout, timeout),
+        withinContext(Objects.requireNonNullElse(options.timeout, timeout)),
         Objects.requireNonNullElse(options.waitForReady, waitForReady),
         requestId,
         headers,
         token == null
             ? null
             : new BearerToken(Objects.requireNonNull(token.get(), "the supplier's token is null")));
+  }
+
+  /** Returns the time until the deadline of the context, which errors name too, if it is less. */
+  private static Duration withinContext(Duration timeout) {
+    Deadline callers = Context.current().getDeadline();
+    if (callers == null) {
+      return timeout;
+    }
+    long left = Math.max(callers.timeRemaining(NANOSECONDS), 0);
+    return Duration.ofNanos(Math.min(left, timeout.toNanos()));
   }
 
   /** Throws IllegalArgumentException for a timeout of zero, or of more than a day. */

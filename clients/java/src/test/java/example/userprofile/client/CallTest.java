@@ -7,6 +7,7 @@ import static example.userprofile.client.Environment.plaintext;
 
 import example.userprofile.v1.GetUserResponse;
 import example.userprofile.v1.UserProfileServiceGrpc;
+import io.grpc.Context;
 import io.grpc.Metadata;
 import io.grpc.NameResolverRegistry;
 import io.grpc.Status;
@@ -20,6 +21,7 @@ import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Executors;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
@@ -132,6 +134,26 @@ class CallTest {
         var client = plaintext(server.target()).timeout(Duration.ofMillis(200)).build()) {
       var error = assertThrows(UserProfileException.class, () -> client.getUser("johndoe"));
       assertEquals(Status.Code.DEADLINE_EXCEEDED, error.failure().code());
+    }
+  }
+
+  @Test
+  void anEarlierDeadlineOfTheContextIsThatOfTheCall() throws Exception {
+    TestServer.Handler never = (request, observer) -> {};
+    var timers = Executors.newSingleThreadScheduledExecutor();
+    try (var server = new TestServer(never);
+        var client = connect(server)) {
+      for (int millis : new int[] {-200, 200}) {
+        try (var context =
+            Context.current().withDeadlineAfter(millis, TimeUnit.MILLISECONDS, timers)) {
+          Executable call = () -> context.call(() -> client.getUser("johndoe"));
+          var failure = assertThrows(UserProfileException.class, call).failure();
+          assertEquals(Status.Code.DEADLINE_EXCEEDED, failure.code());
+          assertTrue(failure.message().matches(".* within 0\\.[0-2].*"), failure::message);
+        }
+      }
+    } finally {
+      timers.shutdownNow();
     }
   }
 

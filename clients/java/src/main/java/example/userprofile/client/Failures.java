@@ -29,7 +29,7 @@ final class Failures {
   // The form of the service's reasons and request ids. Anything else is not from the service.
   private static final Predicate<String> REASON =
       Pattern.compile("[A-Z][A-Z0-9_]{0,62}").asMatchPredicate();
-  static final Predicate<String> REQUEST_ID = Pattern.compile("[ -~]{1,128}").asMatchPredicate();
+  static final Predicate<String> REQUEST_ID = Pattern.compile("[!-~]{1,128}").asMatchPredicate();
 
   /** About the size of a message, which no retry makes smaller. */
   private static final Pattern SIZE =

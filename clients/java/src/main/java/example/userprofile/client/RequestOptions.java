@@ -88,12 +88,12 @@ public final class RequestOptions {
   /**
    * Sets the id that identifies the call in the server's log, instead of a random one.
    *
-   * @param requestId 1 to 128 printable ASCII characters
+   * @param requestId 1 to 128 visible ASCII characters
    * @return the options
    */
   public RequestOptions withRequestId(String requestId) {
     if (!Failures.REQUEST_ID.test(requestId)) {
-      throw new IllegalArgumentException("a request id must have 1 to 128 printable characters");
+      throw new IllegalArgumentException("a request id must have 1 to 128 visible ASCII characters");
     }
     return new RequestOptions(fields, timeout, waitForReady, requestId, metadata);
   }

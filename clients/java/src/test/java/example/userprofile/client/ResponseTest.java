@@ -39,7 +39,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 class ResponseTest {
 
   private static final RequestOptions KNOWN =
-      RequestOptions.DEFAULT.withRequestId("the request id");
+      RequestOptions.DEFAULT.withRequestId("the-request-id");
 
   private static final Failure UNREADABLE =
       failure(Code.UNKNOWN, "The client can't read the server's response.");
@@ -185,7 +185,7 @@ class ResponseTest {
   }
 
   private static Failure failure(Code code, String message) {
-    return Failure.builder(code, message).requestId("the request id").build();
+    return Failure.builder(code, message).requestId("the-request-id").build();
   }
 
   private static BatchGetUsersResponse.Result found(String username) {

@@ -8,7 +8,8 @@ import {
 } from "@grpc/grpc-js";
 import { type ServiceConfig, withRetries } from "./retries.js";
 import { checkTls } from "./tls.js";
-import { FileCredentials, type TlsFiles } from "./tls_files.js";
+import { readTlsFiles, type TlsFiles } from "./tls_files.js";
+import { TlsCredentials } from "./tls_credentials.js";
 import { type Token, type TokenSource, tokenSource } from "./token.js";
 
 /** Certificates and keys, all PEM, as read from their files. */
@@ -169,10 +170,11 @@ function channelCredentials(
   files: TlsFiles | undefined,
 ): ChannelCredentials {
   try {
-    if (files) return new FileCredentials(files);
+    if (files) return new TlsCredentials(() => readTlsFiles(files));
     if (!tls) return credentials.createInsecure();
     checkTls(tls);
-    return credentials.createSsl(tls.ca, tls.key, tls.cert);
+    const fixed = credentials.createSsl(tls.ca, tls.key, tls.cert);
+    return new TlsCredentials(() => fixed);
   } catch (cause) {
     throw new TypeError(`Invalid TLS certificates or key: ${String(cause)}`, {
       cause,

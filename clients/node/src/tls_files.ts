@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { ChannelCredentials, type experimental } from "@grpc/grpc-js";
+import { ChannelCredentials } from "@grpc/grpc-js";
 import { checkTls } from "./tls.js";
 
 /**
@@ -18,52 +18,8 @@ export interface TlsFiles {
   serverName?: string | undefined;
 }
 
-/** Credentials whose certificates are read for each connection. */
-export class FileCredentials extends ChannelCredentials {
-  readonly #files: TlsFiles;
-  #last: ChannelCredentials;
-
-  /** @throws Error if a file can't be used. */
-  constructor(files: TlsFiles) {
-    super();
-    this.#files = files;
-    this.#last = load(files);
-  }
-
-  override _isSecure(): boolean {
-    return true;
-  }
-
-  override _equals(other: ChannelCredentials): boolean {
-    return this === other;
-  }
-
-  override _createSecureConnector(
-    ...details: Parameters<ChannelCredentials["_createSecureConnector"]>
-  ): experimental.SecureConnector {
-    const first = this.#last._createSecureConnector(...details);
-    return {
-      connect: (socket) =>
-        this.#latest()
-          ._createSecureConnector(...details)
-          .connect(socket),
-      waitForReady: () => first.waitForReady(),
-      getCallCredentials: () => first.getCallCredentials(),
-      destroy: () => first.destroy(),
-    };
-  }
-
-  #latest(): ChannelCredentials {
-    try {
-      this.#last = load(this.#files);
-    } catch {
-      // The last good ones it is.
-    }
-    return this.#last;
-  }
-}
-
-function load({ ca, cert, key }: TlsFiles): ChannelCredentials {
+/** Returns credentials of the files. Throws an Error if one can't be used. */
+export function readTlsFiles({ ca, cert, key }: TlsFiles): ChannelCredentials {
   const tls = { ca: read(ca), cert: read(cert), key: read(key) };
   checkTls(tls);
   return ChannelCredentials.createSsl(tls.ca, tls.key, tls.cert);

@@ -1,10 +1,17 @@
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { once } from "node:events";
 import { createServer as createHttp2Server } from "node:http2";
-import { type AddressInfo, createServer } from "node:net";
+import {
+  type AddressInfo,
+  connect as connectTcp,
+  createServer,
+} from "node:net";
 import { describe, type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
 import {
+  ChannelCredentials,
   InterceptingCall,
   type Interceptor,
   Metadata,
@@ -22,6 +29,7 @@ import {
   UserProfileServiceService,
 } from "../src/gen/userprofile/v1/user_profile_service.js";
 import { Retries, withRetries } from "../src/retries.js";
+import { TlsCredentials } from "../src/tls_credentials.js";
 import { serve } from "./server.js";
 
 function connect(
@@ -67,6 +75,17 @@ async function unusedPort(): Promise<number> {
   server.close();
   await once(server, "close");
   return port;
+}
+
+/** A port on which somebody listens, and says nothing. */
+async function silentPort(t: TestContext): Promise<number> {
+  const server = createServer((socket) => {
+    t.after(() => socket.destroy());
+    socket.on("error", () => {});
+  }).listen(0, "127.0.0.1");
+  t.after(() => server.close());
+  await once(server, "listening");
+  return (server.address() as AddressInfo).port;
 }
 
 test("a restart is not felt", async (t) => {
@@ -125,6 +144,41 @@ describe("a service that is not there", () => {
       });
     });
   }
+
+  for (const tls of ["undefined", "{}"]) {
+    test(`lets a process end that gives up: tls: ${tls}`, async (t) => {
+      const port = await silentPort(t);
+      const index = new URL("../src/index.js", import.meta.url);
+      const program = `
+        import { UserProfileClient } from "${index.href}";
+        const client = new UserProfileClient("localhost:${port}", { tls: ${tls}, timeoutMs: 300 });
+        await client.getUser("johndoe").catch(({ code }) => console.log(code));
+        await client.close();`;
+      const command = ["--input-type=module", "--eval", program];
+      const options = { timeout: 15_000 }; // then it is killed, and fails
+      const done = await promisify(execFile)(
+        process.execPath,
+        command,
+        options,
+      );
+      assert.equal(done.stdout, `${status.DEADLINE_EXCEEDED}\n`);
+    });
+  }
+
+  test("is tried again if it begins no TLS", async (t) => {
+    const port = await silentPort(t);
+    const credentials = new TlsCredentials(
+      () => ChannelCredentials.createSsl(),
+      50,
+    );
+    const target = { scheme: "dns", path: `localhost:${port}` };
+    const connector = credentials._createSecureConnector(target, {});
+    const socket = connectTcp(port, "127.0.0.1");
+    t.after(() => socket.destroy());
+    await once(socket, "connect");
+    const message = "no TLS handshake within 50 ms";
+    await assert.rejects(connector.connect(socket), { message });
+  });
 
   test("is not hammered", async (t) => {
     let done: (took: number) => void;

@@ -2,14 +2,14 @@
 
 use std::error::Error;
 use std::io::{BufRead, Write, stdin, stdout};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 use prost_types::FieldMask;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
-use tonic::{Code, Request, TimeoutExpired};
+use tonic::{Code, Request};
 
 use google::rpc::{BadRequest, ErrorInfo, RetryInfo, Status};
 use userprofile::v1::batch_get_users_response::result::Outcome;
@@ -34,11 +34,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let target = std::env::args().nth(1).ok_or("usage: conformance HOST:PORT")?;
     let mut stub = Stub::connect(format!("http://{target}")).await?;
     for line in stdin().lock().lines() {
-        let case = serde_json::from_str(&line?).unwrap_or_else(|error| {
+        let case: Case = serde_json::from_str(&line?).unwrap_or_else(|error| {
             eprintln!("error: not a request: {error}");
             std::process::exit(2)
         });
-        let response = respond(&mut stub, case).await.unwrap_or_else(call_error);
+        let (Case::GetUser { timeout_ms, .. } | Case::GetUsers { timeout_ms, .. }) = case;
+        let (began, timeout) = (Instant::now(), timeout_of(timeout_ms));
+        let response = respond(&mut stub, case)
+            .await
+            .unwrap_or_else(|status| call_error(status, began.elapsed() >= timeout));
         writeln!(stdout(), "{response}")?;
         stdout().flush()?;
     }
@@ -84,8 +88,12 @@ fn mask(fields: Option<Vec<String>>) -> Option<FieldMask> {
 
 fn with_timeout<T>(message: T, timeout_ms: Option<u64>) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(Duration::from_millis(timeout_ms.unwrap_or(5000)));
+    request.set_timeout(timeout_of(timeout_ms));
     request
+}
+
+fn timeout_of(timeout_ms: Option<u64>) -> Duration {
+    Duration::from_millis(timeout_ms.unwrap_or(5000))
 }
 
 fn user(user: User) -> Value {
@@ -102,10 +110,9 @@ fn user(user: User) -> Value {
     set
 }
 
-fn call_error(status: tonic::Status) -> Value {
-    // tonic counts the end of a call's own time as a cancellation.
-    let late = status.source().is_some_and(|source| source.is::<TimeoutExpired>());
-    let code = if late { Code::DeadlineExceeded } else { status.code() };
+fn call_error(status: tonic::Status, late: bool) -> Value {
+    // When a call's time is up, tonic counts that, and the server's reset of its stream, as a cancellation.
+    let code = if late && status.code() == Code::Cancelled { Code::DeadlineExceeded } else { status.code() };
     json!({ "error": error(code, &Status::decode(status.details()).unwrap_or_default()) })
 }
 

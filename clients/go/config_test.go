@@ -198,6 +198,7 @@ func TestLoadTLSRefusesBadFiles(t *testing.T) {
 		"an older encrypted key":    {"", a.clientCert, write("2.key", "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n", body, "-----END EC PRIVATE KEY-----\n"), "is encrypted"},
 		"an expired certificate":    {"", oldCA, oldKey, "expired at"},
 		"one that isn't valid yet":  {"", youngCA, youngKey, "isn't valid before"},
+		"a server's certificate":    {"", a.serverCert, a.serverKey, "lacks clientAuth"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

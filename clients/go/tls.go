@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -111,7 +112,18 @@ func loadPair(certFile, keyFile string) (tls.Certificate, error) {
 	if err := checkValidity(pair.Leaf); err != nil {
 		return pair, fmt.Errorf("%s: %w", certFile, err)
 	}
+	if !isForClients(pair.Leaf) {
+		return pair, fmt.Errorf("%s: its extended key usage lacks clientAuth, so it isn't one for a client", certFile)
+	}
 	return pair, nil
+}
+
+// isForClients follows RFC 5280, 4.2.1.12. A server cuts off a client with
+// another certificate, and only the server's log says why.
+func isForClients(certificate *x509.Certificate) bool {
+	usages := certificate.ExtKeyUsage
+	return len(usages)+len(certificate.UnknownExtKeyUsage) == 0 ||
+		slices.Contains(usages, x509.ExtKeyUsageClientAuth) || slices.Contains(usages, x509.ExtKeyUsageAny)
 }
 
 // readPEM returns at least one block.

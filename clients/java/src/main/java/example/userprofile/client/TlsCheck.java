@@ -9,12 +9,14 @@ import java.security.PrivateKey;
 import java.security.Signature;
 import java.security.cert.CertificateException;
 import java.security.cert.CertificateFactory;
+import java.security.cert.CertificateParsingException;
 import java.security.cert.X509Certificate;
 import java.security.spec.PKCS8EncodedKeySpec;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
 import java.util.Base64;
+import java.util.Collections;
 import java.util.List;
 import java.util.Objects;
 import java.util.Optional;
@@ -31,6 +33,9 @@ final class TlsCheck {
 
   /** Allows for new certificates from a machine whose clock is ahead. */
   private static final Duration CLOCK_SKEW = Duration.ofMinutes(5);
+
+  /** Of RFC 5280, 4.2.1.12: clientAuth, and any. */
+  private static final List<String> FOR_CLIENTS = List.of("1.3.6.1.5.5.7.3.2", "2.5.29.37.0");
 
   private static final Pattern BLOCK =
       Pattern.compile(
@@ -54,6 +59,19 @@ final class TlsCheck {
         checkKey(credentials.getPrivateKey(), own);
       }
       validityProblem(own).ifPresent(problem -> refuse("the client certificate " + problem));
+      checkPurpose(own);
+    }
+  }
+
+  /** A server cuts off a client with another certificate, and only the server's log says why. */
+  private static void checkPurpose(X509Certificate own) {
+    try {
+      List<String> purposes = own.getExtendedKeyUsage();
+      if (purposes != null && Collections.disjoint(purposes, FOR_CLIENTS)) {
+        refuse("the client certificate's extended key usage lacks clientAuth");
+      }
+    } catch (CertificateParsingException e) {
+      throw new IllegalArgumentException("the client certificate's extensions are damaged", e);
     }
   }
 

@@ -35,6 +35,10 @@ final class TestCa {
     return make(name, "-signer", "ca", "-ext", "san=ip:127.0.0.1");
   }
 
+  Identity issueFor(String purpose) throws Exception {
+    return make(purpose, "-signer", "ca", "-ext", "eku=" + purpose);
+  }
+
   /** Makes one that has signed itself, and expired yesterday. */
   Identity expired(String name) throws Exception {
     return make(name, "-startdate", "-2d", "-validity", "1", "-ext", "bc:critical=ca:true");

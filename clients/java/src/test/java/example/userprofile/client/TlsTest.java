@@ -148,6 +148,13 @@ class TlsTest {
     assertNotBuilt(
         TlsChannelCredentials.newBuilder().keyManager(old.certificate(), old.key()).build(),
         "expired at");
+    var theirs = ca.issueFor("serverAuth");
+    assertNotBuilt(
+        TlsChannelCredentials.newBuilder().keyManager(theirs.certificate(), theirs.key()).build(),
+        "lacks clientAuth");
+    var ours = ca.issueFor("clientAuth");
+    var tls = TlsChannelCredentials.newBuilder().keyManager(ours.certificate(), ours.key()).build();
+    Environment.builder("localhost:1", tls).build().close();
   }
 
   private static InputStream stream(String content) {

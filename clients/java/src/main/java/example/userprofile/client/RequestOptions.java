@@ -93,7 +93,7 @@ public final class RequestOptions {
    */
   public RequestOptions withRequestId(String requestId) {
     if (!Failures.REQUEST_ID.test(requestId)) {
-      throw new IllegalArgumentException("a request id must have 1 to 128 visible ASCII characters");
+      throw new IllegalArgumentException("a request id has 1 to 128 visible ASCII characters");
     }
     return new RequestOptions(fields, timeout, waitForReady, requestId, metadata);
   }

@@ -89,11 +89,12 @@ class Callers:
         names = cygrpc.peer_identities(rpc_event.call) if self._certificates else None
         return tuple(names) if names else str(rpc_event.call.peer())
 
-    def _principal_of_certificate(self, context: grpc.ServicerContext) -> str | None:
-        shown: Mapping[str, Sequence[bytes]] = context.auth_context()  # type: ignore[assignment]
-        if "x509_pem_cert" not in shown:
+    def _principal_of_certificate(self, context: Any) -> str | None:
+        # Not `context.auth_context()`, which decodes a dozen keys: 2 of 3 µs.
+        shown: Mapping[bytes, Sequence[bytes]] = cygrpc.auth_context(context._rpc_event.call) or {}
+        if b"x509_pem_cert" not in shown:
             return None
-        (pem,) = shown["x509_pem_cert"]
+        (pem,) = shown[b"x509_pem_cert"]
         try:
             certificate = self._by_certificate[pem]
         except KeyError:
@@ -134,14 +135,14 @@ def _expiry_of(pem: bytes) -> float:
         return 0.0
 
 
-def _principal_in(certificate: Mapping[str, Sequence[bytes]], pem: bytes) -> str | None:
+def _principal_in(certificate: Mapping[bytes, Sequence[bytes]], pem: bytes) -> str | None:
     """Returns the one SPIFFE ID of a verified certificate, or else its one DNS name; None if it has neither.
 
     DNS names are the same in capitals (RFC 4343), and who is denied could get a certificate for them.
     By the SPIFFE X509-SVID standard (section 2) a certificate with more than one URI is no identity.
     """
-    uris, names = certificate.get("peer_uri", ()), certificate.get("peer_dns", ())
-    name, *others = (certificate.get("peer_spiffe_id") if uris else names) or (b"",)
+    uris, names = certificate.get(b"peer_uri", ()), certificate.get(b"peer_dns", ())
+    name, *others = (certificate.get(b"peer_spiffe_id") if uris else names) or (b"",)
     if others or len(uris) > 1 or not _NAME.fullmatch(name):
         return None
     # gRPC cuts names off at the first NUL, so that `web.example\0.evil` would pass for `web.example`.

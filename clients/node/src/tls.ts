@@ -4,6 +4,9 @@ import type { TlsOptions } from "./connection.js";
 /** Allows for new certificates from a machine whose clock is ahead. */
 const CLOCK_SKEW_MS = 5 * 60_000;
 
+/** clientAuth, and any purpose (RFC 5280, 4.2.1.12). */
+const FOR_CLIENTS = ["1.3.6.1.5.5.7.3.2", "2.5.29.37.0"];
+
 const BLOCK =
   /^-----BEGIN ([^\r\n]*?)-----[ \t]*\r?\n[^]*?^-----END \1-----[ \t]*\r?$/gm;
 
@@ -52,6 +55,12 @@ function checkPair(cert: Buffer, pem: Buffer): void {
   }
   const problem = validityProblem(own);
   if (problem) throw new Error(`cert ${problem}`);
+  const usage = own.keyUsage as string[] | undefined; // the extended one
+  if (usage && !usage.some((purpose) => FOR_CLIENTS.includes(purpose))) {
+    throw new Error(
+      "cert's extended key usage lacks clientAuth, so it isn't one for a client",
+    );
+  }
 }
 
 function certificatesIn(pem: Buffer, name: string): X509Certificate[] {

@@ -29,14 +29,16 @@ export function makeSelfSigned(from: number, to: number): Promise<Identity> {
   });
 }
 
-/** Makes an identity for servers and clients; a server is `name`. */
+/** Makes an identity for servers and clients, or for one of them alone; a server is `name`. */
 export function issue(
   { cert, key }: Identity,
   name: string,
+  usage?: "clientAuth" | "serverAuth",
 ): Promise<Identity> {
   return make(name, {
     ...MODERN,
     ca: { cert: cert.toString(), key: key.toString() },
+    ...(usage && { extensions: [{ name: "extKeyUsage", [usage]: true }] }),
   });
 }
 

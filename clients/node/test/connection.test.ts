@@ -172,6 +172,7 @@ describe("TLS", () => {
     const binary = new X509Certificate(authority.cert).raw;
     const expired = await makeSelfSigned(-2, -1);
     const early = await makeSelfSigned(1, 2);
+    const forServers = await issue(authority, "localhost", "serverAuth");
     const { cert, key } = client;
     const lines = authority.cert.toString().split("\n");
     const damaged = Buffer.from(
@@ -224,6 +225,7 @@ describe("TLS", () => {
       [{ cert, key: encrypted("sec1") }, "key is encrypted"],
       [expired, "cert expired at"],
       [early, "cert isn't valid before"],
+      [forServers, "cert's extended key usage lacks clientAuth"],
     ] as [TlsOptions, string][]) {
       assert.throws(
         () => new UserProfileClient("localhost:1", { tls }),
@@ -236,6 +238,8 @@ describe("TLS", () => {
     }
     const ca = Buffer.concat([expired.cert, authority.cert]);
     await new UserProfileClient("localhost:1", { tls: { ca } }).close();
+    const tls = await issue(authority, "a client", "clientAuth");
+    await new UserProfileClient("localhost:1", { tls }).close();
   });
 });
 

@@ -169,16 +169,16 @@ def telemetry(rounds: int, seconds: float) -> None:
     click.echo(f"\nSQLite, one core\n\n{report.table(found, [operators.OFF])}")
 
 
-_MEASURED = click.option("--rounds", default=9, show_default=True)
-_FOR = click.option("--seconds", default=1.0, show_default=True, help="Of each load in each round.")
+_ROUNDS = click.option("--rounds", default=9, show_default=True)
+_SECONDS = click.option("--seconds", default=1.0, show_default=True, help="Of each load in each round.")
 _STORES = click.option(
     "--store", "stores", multiple=True, default=("sqlite", "couchbase"), show_default=True, help="Of the service."
 )
 
 
 @main.command()
-@_MEASURED
-@_FOR
+@_ROUNDS
+@_SECONDS
 @_STORES
 def workers(rounds: int, seconds: float, stores: Sequence[str]) -> None:
     """Measure what the default number of workers rests on."""
@@ -192,8 +192,8 @@ def workers(rounds: int, seconds: float, stores: Sequence[str]) -> None:
 
 
 @main.command()
-@_MEASURED
-@_FOR
+@_ROUNDS
+@_SECONDS
 @_STORES
 def processes(rounds: int, seconds: float, stores: Sequence[str]) -> None:
     """Compare two processes with one, on all cores, and on Couchbase with FastAPI on two workers."""

@@ -17,6 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
 
+from userprofile.printable import is_content
+
 _MAX_BYTES = 16 * 1024 * 1024
 """Far more than any bundle: Mozilla's, with all CAs that browsers trust, has 0.2 MB."""
 
@@ -248,7 +250,7 @@ def _refuse_encrypted(path: Path | str) -> NoReturn:
 
 
 def _read(path: Path | str, purpose: str) -> bytes:
-    if _BEGIN in os.fsencode(path):  # perhaps of a key: nothing may show it
+    if is_content(path):  # perhaps of a key: nothing may show it
         raise CertificateError(f"the path of a file is needed as {purpose}, not the content of the file")
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # otherwise opening a pipe could take forever
     try:

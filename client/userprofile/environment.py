@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from userprofile.printable import printable
+from userprofile.printable import is_content, printable
 
 CLIENT_VARIABLES = frozenset(
     f"USERPROFILE_{name}"
@@ -139,11 +139,6 @@ def read_secret(path: Path) -> str:
     if problem := problem_of_text(secret):
         raise ValueError(f"{path} {problem}")
     return secret
-
-
-def is_content(path: Path | str) -> bool:
-    """Returns whether `path` is rather the content of a file: it has line ends. Nothing may show it then."""
-    return "\n" in str(path) or "\r" in str(path)
 
 
 def read_text(path: Path, what: str, *, most: int = _MAX_BYTES) -> str:

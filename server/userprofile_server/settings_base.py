@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic.fields import FieldInfo
 
-from userprofile.environment import SERVER_PREFIX, is_content
+from userprofile.environment import SERVER_PREFIX
+from userprofile.printable import is_content
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
